@@ -1,0 +1,310 @@
+//! A job: what was asked for ([`JobSpec`], valid by construction; [`crate::script`] makes it), what became of it at plan
+//! time ([`ReadSpec`], [`LoadSpec`]: all that a worker needs), and the states it goes through.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A validated job. Nothing in it was checked against a catalogue yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSpec {
+    pub source: SourceSpec,
+    pub target: TargetSpec,
+    pub settings: Settings,
+}
+
+/// Which protocol dialect and catalogue a source has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// MySQL, MariaDB and what speaks their protocol.
+    Mysql,
+    Starrocks,
+}
+
+/// The reader step: one table of one data source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSpec {
+    pub kind: SourceKind,
+    pub datasource: String,
+    /// `selectedDatabase`, or the database in front of the table's name; else the data source's own.
+    pub database: Option<String>,
+    pub table: String,
+    pub columns: ColumnList,
+    /// `/*+ ... */` found in front of the first column; goes right after SELECT, in split queries too.
+    pub hint: Option<String>,
+    /// `where`, trimmed, without a trailing semicolon.
+    pub filter: Option<String>,
+    /// Unquoted column name.
+    pub split_key: Option<String>,
+    /// Tasks per unit of concurrency.
+    pub split_factor: u32,
+}
+
+/// The `column` list of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnList {
+    /// `["*"]`: expanded once, at plan time, from the catalogue.
+    All,
+    /// Column names or, in a reader, SQL expressions, as written. Never empty.
+    Listed(Vec<String>),
+}
+
+/// The writer step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetSpec {
+    pub datasource: String,
+    pub database: Option<String>,
+    pub table: String,
+    /// Names without backticks.
+    pub columns: ColumnList,
+    /// FE addresses, `http[s]://host:port`; empty: those of the data source.
+    pub load_urls: Vec<String>,
+    pub load: LoadProps,
+    /// One statement each, `@table` not yet replaced.
+    pub pre_sql: Vec<String>,
+    pub post_sql: Vec<String>,
+    pub max_batch_rows: u64,
+    pub max_batch_bytes: u64,
+    pub on_error: OnError,
+    pub label_prefix: String,
+}
+
+/// `loadProps`, parsed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LoadProps {
+    pub format: Format,
+    /// CSV only; `None`: the job names none and Starlift chooses.
+    pub column_separator: Option<Delimiter>,
+    pub row_delimiter: Option<Delimiter>,
+    /// Stream Load `timeout` in seconds, 1..=259200; `None`: by estimate.
+    pub timeout_s: Option<u32>,
+    /// Further headers to send as they are, lower-case names, `strict_mode` and `max_filter_ratio` among them.
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Csv,
+    Json,
+}
+
+/// Bytes that part columns or rows in CSV: 1 to 50, each below 0x80.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Delimiter(Vec<u8>);
+
+impl Delimiter {
+    /// Longest delimiter the server takes.
+    pub const MAX_BYTES: usize = 50;
+
+    pub fn new(bytes: Vec<u8>) -> Result<Self, InvalidDelimiter> {
+        if bytes.is_empty() || bytes.len() > Self::MAX_BYTES {
+            return Err(InvalidDelimiter::Length(bytes.len()));
+        }
+        if let Some(byte) = bytes.iter().find(|byte| **byte >= 0x80 || **byte == b'\\') {
+            return Err(InvalidDelimiter::Byte(*byte));
+        }
+        Ok(Self(bytes))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The header value: always hexadecimal, since blanks and tabs do not survive in an HTTP header.
+    pub fn header(&self) -> String {
+        use fmt::Write as _;
+        let mut text = String::from("\\x");
+        for byte in &self.0 {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Delimiter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.header())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDelimiter {
+    #[error("a delimiter has 1 to {max} bytes, not {0}", max = Delimiter::MAX_BYTES)]
+    Length(usize),
+    #[error("byte 0x{0:02x} cannot be part of a delimiter; use bytes below 0x80 other than the backslash")]
+    Byte(u8),
+}
+
+/// `strategyOnError`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum OnError {
+    /// The first refused batch fails the job.
+    #[default]
+    #[serde(rename = "exit")]
+    Exit,
+    /// Refused rows are counted as dirty, within the error limit.
+    #[serde(rename = "batchDirtyData")]
+    BatchDirtyData,
+}
+
+/// `setting`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Most tasks of the job running at once, over the whole cluster.
+    pub concurrent: u32,
+    /// The job's speed limit in bytes per second, over the whole cluster.
+    pub bytes_per_second: Option<u64>,
+    pub error_limit: ErrorLimit,
+    /// Zone of MySQL TIMESTAMP values; `None`: the source's own.
+    pub time_zone: Option<String>,
+}
+
+/// How many dirty records a job may have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ErrorLimit {
+    Records(u64),
+    /// Share of the rows read, 0..=1.
+    Share(f64),
+    Unlimited,
+}
+
+impl Default for ErrorLimit {
+    fn default() -> Self {
+        Self::Records(0)
+    }
+}
+
+/// Where a job stands. The order is a promise: nothing is changed at the target before `PreSql`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum JobState {
+    /// Set by submit.
+    Pending,
+    /// The catalogues are being asked and the source is being cut into tasks.
+    Planning,
+    /// The statements before the transfer run, one after the other.
+    PreSql,
+    /// Tasks are leased to workers; finished ones are committed on the way.
+    Running,
+    /// No task is left to run; the last commits are under way.
+    Committing,
+    PostSql,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether a job may go from this state to `next`. A final state is left by nothing.
+    pub fn may_become(self, next: Self) -> bool {
+        if self.is_final() {
+            return false;
+        }
+        matches!(next, Self::Failed | Self::Cancelled) || next as u8 == self as u8 + 1
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Planning => "PLANNING",
+            Self::PreSql => "PRE_SQL",
+            Self::Running => "RUNNING",
+            Self::Committing => "COMMITTING",
+            Self::PostSql => "POST_SQL",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// How to read one source table; the same for all its tasks. Made at plan time, stored, sent to workers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReadSpec {
+    pub datasource: String,
+    pub kind: SourceKind,
+    pub database: String,
+    pub table: String,
+    pub hint: Option<String>,
+    /// SQL text of each column, ready to paste.
+    pub select: Vec<String>,
+    /// Names of the result columns, for messages; as many as `select`.
+    pub names: Vec<String>,
+    pub filter: Option<String>,
+    /// The split column, unquoted; `None`: the table is read whole.
+    pub key: Option<String>,
+    pub time_zone: Option<String>,
+}
+
+/// How JSON bodies render a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CellKind {
+    Text,
+    /// The server's digits, as a JSON number.
+    Number,
+    /// JSON text, embedded as it is.
+    Json,
+}
+
+/// Where and in what form to load; the same for all tasks of a job. Made at plan time, stored, sent to workers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LoadSpec {
+    pub datasource: String,
+    pub database: String,
+    pub table: String,
+    /// Target columns in the order of the cells.
+    pub columns: Vec<String>,
+    /// One per column.
+    pub cell_kinds: Vec<CellKind>,
+    /// FE addresses, `http[s]://host:port`; never empty.
+    pub load_urls: Vec<String>,
+    pub format: Format,
+    pub column_separator: Delimiter,
+    pub row_delimiter: Delimiter,
+    /// The job named the delimiters, so a value that holds one is an error and they are never replaced.
+    pub named_delimiters: bool,
+    pub headers: BTreeMap<String, String>,
+    pub max_batch_rows: u64,
+    pub max_batch_bytes: u64,
+    pub label_prefix: String,
+    pub timeout_s: Option<u32>,
+    /// Body bytes at which a transaction is closed and the attempt goes on in another.
+    pub max_part_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_go_forward_one_by_one_or_end() {
+        use JobState::{Cancelled, Committing, Failed, Planning, PreSql, Running, Succeeded};
+        assert!(Planning.may_become(PreSql) && Running.may_become(Committing));
+        assert!(!Planning.may_become(Running) && !Running.may_become(PreSql));
+        assert!(PreSql.may_become(Failed) && Running.may_become(Cancelled));
+        assert!(!Succeeded.may_become(Failed) && !Failed.may_become(Running));
+    }
+
+    #[test]
+    fn a_delimiter_is_sent_as_hexadecimal() {
+        let delimiter = Delimiter::new(vec![1, 0x7c]).expect("two bytes below 0x80");
+        assert_eq!(delimiter.header(), "\\x017c");
+        assert_eq!(Delimiter::new(vec![0x80]), Err(InvalidDelimiter::Byte(0x80)));
+        assert_eq!(Delimiter::new(vec![]), Err(InvalidDelimiter::Length(0)));
+    }
+}

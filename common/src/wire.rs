@@ -1,0 +1,398 @@
+//! The only door between wire messages and domain types. What comes in is checked here once; behind it nothing is
+//! optional that must be there.
+
+use starlift_proto as pb;
+
+use crate::ids::{Epoch, JobId, TaskId, TaskKey};
+use crate::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
+use crate::problem::{Code, Problem};
+use crate::retry::FailureClass;
+use crate::task::{AttemptKey, KeyRange, Outcome, Prepared, PreparedPart, Progress, TaskRange};
+
+/// A message that no correct peer sends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {field} {problem}")]
+pub struct WireError {
+    pub field: &'static str,
+    pub problem: String,
+}
+
+fn bad(field: &'static str, problem: impl ToString) -> WireError {
+    WireError { field, problem: problem.to_string() }
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| bad(field, "is missing"))
+}
+
+fn optional(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A job id from its text.
+pub fn job_id(text: &str) -> Result<JobId, WireError> {
+    text.parse().map_err(|error| bad("job_id", error))
+}
+
+/// The attempt that a message speaks of.
+pub fn attempt_key(job: &str, task: u32, epoch: u64) -> Result<AttemptKey, WireError> {
+    Ok(AttemptKey { task: TaskKey { job: job_id(job)?, task: TaskId(task) }, epoch: Epoch(epoch) })
+}
+
+impl From<&ReadSpec> for pb::ReadSpec {
+    fn from(read: &ReadSpec) -> Self {
+        let kind = match read.kind {
+            SourceKind::Mysql => pb::SourceKind::Mysql,
+            SourceKind::Starrocks => pb::SourceKind::Starrocks,
+        };
+        Self {
+            datasource: read.datasource.clone(),
+            kind: kind.into(),
+            database: read.database.clone(),
+            table: read.table.clone(),
+            hint: read.hint.clone().unwrap_or_default(),
+            select: read.select.clone(),
+            filter: read.filter.clone().unwrap_or_default(),
+            key: read.key.clone().unwrap_or_default(),
+            time_zone: read.time_zone.clone().unwrap_or_default(),
+            names: read.names.clone(),
+        }
+    }
+}
+
+impl TryFrom<pb::ReadSpec> for ReadSpec {
+    type Error = WireError;
+
+    fn try_from(read: pb::ReadSpec) -> Result<Self, Self::Error> {
+        let kind = match read.kind() {
+            pb::SourceKind::Mysql => SourceKind::Mysql,
+            pb::SourceKind::Starrocks => SourceKind::Starrocks,
+            pb::SourceKind::Unspecified => return Err(bad("read.kind", "is unknown")),
+        };
+        if read.select.is_empty() || read.select.len() != read.names.len() {
+            return Err(bad("read.names", "must be as many as read.select, at least one"));
+        }
+        Ok(Self {
+            kind,
+            datasource: read.datasource,
+            database: read.database,
+            table: read.table,
+            hint: optional(&read.hint),
+            select: read.select,
+            names: read.names,
+            filter: optional(&read.filter),
+            key: optional(&read.key),
+            time_zone: optional(&read.time_zone),
+        })
+    }
+}
+
+impl From<&TaskRange> for pb::TaskRange {
+    fn from(range: &TaskRange) -> Self {
+        use pb::task_range::Rows;
+        let rows = match range {
+            TaskRange::Whole => Rows::Whole(pb::Whole {}),
+            TaskRange::NullKeys => Rows::NullKeys(pb::NullKeys {}),
+            TaskRange::Keys(KeyRange { lower, upper }) => Rows::Keys(pb::KeyRange {
+                lower: lower.map(|key| key.to_string()),
+                upper: upper.map(|key| key.to_string()),
+            }),
+        };
+        Self { rows: Some(rows) }
+    }
+}
+
+impl TryFrom<pb::TaskRange> for TaskRange {
+    type Error = WireError;
+
+    fn try_from(range: pb::TaskRange) -> Result<Self, Self::Error> {
+        use pb::task_range::Rows;
+        let key = |text: Option<String>| {
+            text.map(|text| text.parse()).transpose().map_err(|error| bad("range.keys", error))
+        };
+        Ok(match required("range.rows", range.rows)? {
+            Rows::Whole(_) => Self::Whole,
+            Rows::NullKeys(_) => Self::NullKeys,
+            Rows::Keys(range) => Self::Keys(KeyRange { lower: key(range.lower)?, upper: key(range.upper)? }),
+        })
+    }
+}
+
+impl From<&LoadSpec> for pb::LoadSpec {
+    fn from(load: &LoadSpec) -> Self {
+        let format = match load.format {
+            Format::Csv => pb::Format::Csv,
+            Format::Json => pb::Format::Json,
+        };
+        let kind = |kind: &CellKind| match kind {
+            CellKind::Text => pb::CellKind::Text.into(),
+            CellKind::Number => pb::CellKind::Number.into(),
+            CellKind::Json => pb::CellKind::Json.into(),
+        };
+        Self {
+            datasource: load.datasource.clone(),
+            database: load.database.clone(),
+            table: load.table.clone(),
+            columns: load.columns.clone(),
+            cell_kinds: load.cell_kinds.iter().map(kind).collect(),
+            load_urls: load.load_urls.clone(),
+            format: format.into(),
+            column_separator: load.column_separator.as_bytes().to_vec(),
+            row_delimiter: load.row_delimiter.as_bytes().to_vec(),
+            named_delimiters: load.named_delimiters,
+            headers: load.headers.clone().into_iter().collect(),
+            max_batch_rows: load.max_batch_rows,
+            max_batch_bytes: load.max_batch_bytes,
+            label_prefix: load.label_prefix.clone(),
+            timeout_s: load.timeout_s.unwrap_or_default(),
+            max_part_bytes: load.max_part_bytes,
+        }
+    }
+}
+
+impl TryFrom<pb::LoadSpec> for LoadSpec {
+    type Error = WireError;
+
+    fn try_from(load: pb::LoadSpec) -> Result<Self, Self::Error> {
+        let format = match load.format() {
+            pb::Format::Csv => Format::Csv,
+            pb::Format::Json => Format::Json,
+            pb::Format::Unspecified => return Err(bad("load.format", "is unknown")),
+        };
+        let cell_kinds = load
+            .cell_kinds()
+            .map(|kind| match kind {
+                pb::CellKind::Text => Ok(CellKind::Text),
+                pb::CellKind::Number => Ok(CellKind::Number),
+                pb::CellKind::Json => Ok(CellKind::Json),
+                pb::CellKind::Unspecified => Err(bad("load.cell_kinds", "has an unknown one")),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if load.columns.is_empty() || load.columns.len() != cell_kinds.len() {
+            return Err(bad("load.cell_kinds", "must be as many as load.columns, at least one"));
+        }
+        if load.load_urls.is_empty() {
+            return Err(bad("load.load_urls", "is empty"));
+        }
+        if load.max_batch_rows == 0 || load.max_batch_bytes == 0 || load.max_part_bytes == 0 {
+            return Err(bad("load", "has a batch or part limit of zero"));
+        }
+        let delimiter = |bytes| Delimiter::new(bytes).map_err(|error| bad("load delimiter", error));
+        Ok(Self {
+            format,
+            cell_kinds,
+            datasource: load.datasource,
+            database: load.database,
+            table: load.table,
+            columns: load.columns,
+            load_urls: load.load_urls,
+            column_separator: delimiter(load.column_separator)?,
+            row_delimiter: delimiter(load.row_delimiter)?,
+            named_delimiters: load.named_delimiters,
+            headers: load.headers.into_iter().collect(),
+            max_batch_rows: load.max_batch_rows,
+            max_batch_bytes: load.max_batch_bytes,
+            label_prefix: load.label_prefix,
+            timeout_s: (load.timeout_s > 0).then_some(load.timeout_s),
+            max_part_bytes: load.max_part_bytes,
+        })
+    }
+}
+
+/// A granted task as the worker knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub attempt: AttemptKey,
+    /// 1 for the first.
+    pub attempt_number: u32,
+    pub lease: std::time::Duration,
+    pub read: ReadSpec,
+    pub range: TaskRange,
+    pub load: LoadSpec,
+    /// Rows; 0 when unknown.
+    pub rows_estimate: u64,
+    /// This task's share of the job's speed limit.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl TryFrom<pb::TaskGrant> for Grant {
+    type Error = WireError;
+
+    fn try_from(grant: pb::TaskGrant) -> Result<Self, Self::Error> {
+        let read: ReadSpec = required("grant.read", grant.read)?.try_into()?;
+        let load: LoadSpec = required("grant.load", grant.load)?.try_into()?;
+        if read.select.len() != load.columns.len() {
+            return Err(bad("grant", "reads and loads different numbers of columns"));
+        }
+        Ok(Self {
+            attempt: attempt_key(&grant.job_id, grant.task_id, grant.epoch)?,
+            attempt_number: grant.attempt,
+            lease: std::time::Duration::from_millis(grant.lease_ms.into()),
+            read,
+            range: required("grant.range", grant.range)?.try_into()?,
+            load,
+            rows_estimate: grant.rows_estimate,
+            bytes_per_second: (grant.bytes_per_second > 0).then_some(grant.bytes_per_second),
+        })
+    }
+}
+
+impl From<&Grant> for pb::TaskGrant {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            job_id: grant.attempt.task.job.to_string(),
+            task_id: grant.attempt.task.task.0,
+            epoch: grant.attempt.epoch.0,
+            attempt: grant.attempt_number,
+            lease_ms: u32::try_from(grant.lease.as_millis()).unwrap_or(u32::MAX),
+            read: Some((&grant.read).into()),
+            range: Some((&grant.range).into()),
+            load: Some((&grant.load).into()),
+            rows_estimate: grant.rows_estimate,
+            bytes_per_second: grant.bytes_per_second.unwrap_or_default(),
+        }
+    }
+}
+
+/// One line of a heartbeat, from the worker's side.
+pub fn task_progress(attempt: AttemptKey, progress: &Progress) -> pb::TaskProgress {
+    pb::TaskProgress {
+        job_id: attempt.task.job.to_string(),
+        task_id: attempt.task.task.0,
+        epoch: attempt.epoch.0,
+        rows_read: progress.rows_read,
+        bytes_read: progress.bytes_read,
+        rows_sent: progress.rows_sent,
+        bytes_sent: progress.bytes_sent,
+        parts_begun: progress.parts_begun,
+    }
+}
+
+/// One line of a heartbeat, from the coordinator's side.
+pub fn attempt_progress(line: &pb::TaskProgress) -> Result<(AttemptKey, Progress), WireError> {
+    let progress = Progress {
+        rows_read: line.rows_read,
+        bytes_read: line.bytes_read,
+        rows_sent: line.rows_sent,
+        bytes_sent: line.bytes_sent,
+        parts_begun: line.parts_begun,
+    };
+    Ok((attempt_key(&line.job_id, line.task_id, line.epoch)?, progress))
+}
+
+impl From<&Problem> for pb::Problem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            code: problem.code.as_str().to_owned(),
+            message: problem.message.clone(),
+            place: problem.place.clone(),
+            hint: problem.hint.clone(),
+        }
+    }
+}
+
+impl From<pb::Problem> for Problem {
+    fn from(problem: pb::Problem) -> Self {
+        Self {
+            code: Code::from_name(&problem.code),
+            message: problem.message,
+            place: problem.place,
+            hint: problem.hint,
+        }
+    }
+}
+
+impl From<&PreparedPart> for pb::PreparedPart {
+    fn from(part: &PreparedPart) -> Self {
+        Self {
+            label: part.label.clone(),
+            txn_id: part.txn_id,
+            rows_sent: part.rows_sent,
+            rows_loaded: part.rows_loaded,
+            rows_filtered: part.rows_filtered,
+            rows_unselected: part.rows_unselected,
+            bytes_sent: part.bytes_sent,
+            loads: part.loads,
+        }
+    }
+}
+
+impl From<pb::PreparedPart> for PreparedPart {
+    fn from(part: pb::PreparedPart) -> Self {
+        Self {
+            label: part.label,
+            txn_id: part.txn_id,
+            rows_sent: part.rows_sent,
+            rows_loaded: part.rows_loaded,
+            rows_filtered: part.rows_filtered,
+            rows_unselected: part.rows_unselected,
+            bytes_sent: part.bytes_sent,
+            loads: part.loads,
+        }
+    }
+}
+
+/// The wire form of an attempt's end.
+pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::ReportRequest {
+    use pb::report_request::Outcome as Wire;
+    let outcome = match outcome {
+        Outcome::Prepared(prepared) => Wire::Prepared(pb::Prepared {
+            parts: prepared.parts.iter().map(Into::into).collect(),
+            rows_read: prepared.rows_read,
+            bytes_read: prepared.bytes_read,
+            retries: prepared.retries,
+        }),
+        Outcome::Failed { class, problem, parts_begun, all_rolled_back } => {
+            let class = match class {
+                FailureClass::Transient => pb::FailureClass::Transient,
+                FailureClass::Permanent => pb::FailureClass::Permanent,
+                FailureClass::Distress => pb::FailureClass::Distress,
+            };
+            Wire::Failed(pb::Failed {
+                class: class.into(),
+                problem: Some(problem.into()),
+                parts_begun: *parts_begun,
+                all_rolled_back: *all_rolled_back,
+            })
+        }
+        Outcome::GivenBack { parts_begun, all_rolled_back } => {
+            Wire::GivenBack(pb::GivenBack { parts_begun: *parts_begun, all_rolled_back: *all_rolled_back })
+        }
+    };
+    pb::ReportRequest {
+        worker_id: worker_id.to_owned(),
+        job_id: attempt.task.job.to_string(),
+        task_id: attempt.task.task.0,
+        epoch: attempt.epoch.0,
+        outcome: Some(outcome),
+    }
+}
+
+/// An attempt's end as the coordinator takes it.
+pub fn outcome(request: pb::ReportRequest) -> Result<(AttemptKey, Outcome), WireError> {
+    use pb::report_request::Outcome as Wire;
+    let attempt = attempt_key(&request.job_id, request.task_id, request.epoch)?;
+    let outcome = match required("report.outcome", request.outcome)? {
+        Wire::Prepared(prepared) => Outcome::Prepared(Prepared {
+            parts: prepared.parts.into_iter().map(Into::into).collect(),
+            rows_read: prepared.rows_read,
+            bytes_read: prepared.bytes_read,
+            retries: prepared.retries,
+        }),
+        Wire::Failed(failed) => Outcome::Failed {
+            class: match failed.class() {
+                // An unknown class comes from a newer worker; trying again is the safe reading.
+                pb::FailureClass::Transient | pb::FailureClass::Unspecified => FailureClass::Transient,
+                pb::FailureClass::Permanent => FailureClass::Permanent,
+                pb::FailureClass::Distress => FailureClass::Distress,
+            },
+            problem: required("report.failed.problem", failed.problem)?.into(),
+            parts_begun: failed.parts_begun,
+            all_rolled_back: failed.all_rolled_back,
+        },
+        Wire::GivenBack(back) => {
+            Outcome::GivenBack { parts_begun: back.parts_begun, all_rolled_back: back.all_rolled_back }
+        }
+    };
+    Ok((attempt, outcome))
+}

@@ -1,0 +1,1 @@
+//! Query connections: to MySQL sources and to StarRocks' query port.

@@ -1,0 +1,1 @@
+//! The transaction interface of Stream Load over HTTP.
