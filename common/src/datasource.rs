@@ -78,3 +78,21 @@ pub enum AllowedBackend {
     Network(IpNet),
     Host(String),
 }
+
+impl Password {
+    /// The password itself; a file is read now, its last line break is not part of it.
+    pub fn reveal(&self) -> Result<Secret, crate::problem::Problem> {
+        match self {
+            Self::Inline(secret) => Ok(secret.clone()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Secret::new(text.trim_end_matches(['\n', '\r']))),
+                Err(error) => Err(crate::problem::Problem::new(
+                    crate::problem::Code::InvalidSettings,
+                    format!("cannot read the password file: {error}"),
+                )
+                .at(path.display().to_string())
+                .hint("password_file must name a file that this process may read")),
+            },
+        }
+    }
+}

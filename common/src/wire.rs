@@ -17,8 +17,11 @@ pub struct WireError {
     pub problem: String,
 }
 
-fn bad(field: &'static str, problem: impl ToString) -> WireError {
-    WireError { field, problem: problem.to_string() }
+fn bad(field: &'static str, problem: &(impl ToString + ?Sized)) -> WireError {
+    WireError {
+        field,
+        problem: problem.to_string(),
+    }
 }
 
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
@@ -31,12 +34,18 @@ fn optional(text: &str) -> Option<String> {
 
 /// A job id from its text.
 pub fn job_id(text: &str) -> Result<JobId, WireError> {
-    text.parse().map_err(|error| bad("job_id", error))
+    text.parse().map_err(|error| bad("job_id", &error))
 }
 
 /// The attempt that a message speaks of.
 pub fn attempt_key(job: &str, task: u32, epoch: u64) -> Result<AttemptKey, WireError> {
-    Ok(AttemptKey { task: TaskKey { job: job_id(job)?, task: TaskId(task) }, epoch: Epoch(epoch) })
+    Ok(AttemptKey {
+        task: TaskKey {
+            job: job_id(job)?,
+            task: TaskId(task),
+        },
+        epoch: Epoch(epoch),
+    })
 }
 
 impl From<&ReadSpec> for pb::ReadSpec {
@@ -108,12 +117,17 @@ impl TryFrom<pb::TaskRange> for TaskRange {
     fn try_from(range: pb::TaskRange) -> Result<Self, Self::Error> {
         use pb::task_range::Rows;
         let key = |text: Option<String>| {
-            text.map(|text| text.parse()).transpose().map_err(|error| bad("range.keys", error))
+            text.map(|text| text.parse())
+                .transpose()
+                .map_err(|error| bad("range.keys", &error))
         };
         Ok(match required("range.rows", range.rows)? {
             Rows::Whole(_) => Self::Whole,
             Rows::NullKeys(_) => Self::NullKeys,
-            Rows::Keys(range) => Self::Keys(KeyRange { lower: key(range.lower)?, upper: key(range.upper)? }),
+            Rows::Keys(range) => Self::Keys(KeyRange {
+                lower: key(range.lower)?,
+                upper: key(range.upper)?,
+            }),
         })
     }
 }
@@ -169,7 +183,10 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
             })
             .collect::<Result<Vec<_>, _>>()?;
         if load.columns.is_empty() || load.columns.len() != cell_kinds.len() {
-            return Err(bad("load.cell_kinds", "must be as many as load.columns, at least one"));
+            return Err(bad(
+                "load.cell_kinds",
+                "must be as many as load.columns, at least one",
+            ));
         }
         if load.load_urls.is_empty() {
             return Err(bad("load.load_urls", "is empty"));
@@ -177,7 +194,7 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
         if load.max_batch_rows == 0 || load.max_batch_bytes == 0 || load.max_part_bytes == 0 {
             return Err(bad("load", "has a batch or part limit of zero"));
         }
-        let delimiter = |bytes| Delimiter::new(bytes).map_err(|error| bad("load delimiter", error));
+        let delimiter = |bytes| Delimiter::new(bytes).map_err(|error| bad("load delimiter", &error));
         Ok(Self {
             format,
             cell_kinds,
@@ -342,7 +359,12 @@ pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::Re
             bytes_read: prepared.bytes_read,
             retries: prepared.retries,
         }),
-        Outcome::Failed { class, problem, parts_begun, all_rolled_back } => {
+        Outcome::Failed {
+            class,
+            problem,
+            parts_begun,
+            all_rolled_back,
+        } => {
             let class = match class {
                 FailureClass::Transient => pb::FailureClass::Transient,
                 FailureClass::Permanent => pb::FailureClass::Permanent,
@@ -355,9 +377,13 @@ pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::Re
                 all_rolled_back: *all_rolled_back,
             })
         }
-        Outcome::GivenBack { parts_begun, all_rolled_back } => {
-            Wire::GivenBack(pb::GivenBack { parts_begun: *parts_begun, all_rolled_back: *all_rolled_back })
-        }
+        Outcome::GivenBack {
+            parts_begun,
+            all_rolled_back,
+        } => Wire::GivenBack(pb::GivenBack {
+            parts_begun: *parts_begun,
+            all_rolled_back: *all_rolled_back,
+        }),
     };
     pb::ReportRequest {
         worker_id: worker_id.to_owned(),
@@ -390,9 +416,10 @@ pub fn outcome(request: pb::ReportRequest) -> Result<(AttemptKey, Outcome), Wire
             parts_begun: failed.parts_begun,
             all_rolled_back: failed.all_rolled_back,
         },
-        Wire::GivenBack(back) => {
-            Outcome::GivenBack { parts_begun: back.parts_begun, all_rolled_back: back.all_rolled_back }
-        }
+        Wire::GivenBack(back) => Outcome::GivenBack {
+            parts_begun: back.parts_begun,
+            all_rolled_back: back.all_rolled_back,
+        },
     };
     Ok((attempt, outcome))
 }

@@ -109,6 +109,16 @@ impl Answer {
         self.says("not implemented")
     }
 
+    /// Every node that could take the load is down.
+    pub fn says_no_backend(&self) -> bool {
+        self.says("no backend")
+    }
+
+    /// The commit took longer than the server was told to wait for; it may be committed all the same.
+    pub fn is_publish_timeout(&self) -> bool {
+        self.status.eq_ignore_ascii_case("PUBLISH_TIMEOUT") || self.says("publish timeout")
+    }
+
     pub fn class(&self) -> FailureClass {
         classify_server_text(&self.text())
     }

@@ -1,0 +1,32 @@
+# Two commands matter: `make demo` shows Starlift at work, `make test` is the whole check of a commit.
+# Both need a Rust toolchain and a C compiler, and see to everything else themselves.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.PHONY: build demo test fmt lint unit system clean-tools
+
+# Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
+PROTOX := .tools/bin/protox
+STAGE := tests/stage.sh
+
+build: $(PROTOX)
+	cargo build --release --locked --bin starlift
+
+$(PROTOX):
+	cargo install --quiet --locked --root .tools --version 0.10.0 protox --features bin
+
+demo: $(PROTOX)
+	cargo build --release --locked --bin starlift --bin starrocks-standin
+	examples/demo.sh target/release
+
+test: $(PROTOX)
+	@$(STAGE) "format" cargo fmt --all --check
+	@$(STAGE) "servers" tests/servers.sh
+	@$(STAGE) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(STAGE) "build" cargo test --workspace --locked --no-run
+	@$(STAGE) "unit tests" cargo test --workspace --locked --exclude starlift-tests
+	@$(STAGE) "system tests" cargo test --locked -p starlift-tests
+	@$(STAGE) --sum
+
+clean-tools:
+	rm -rf .tools

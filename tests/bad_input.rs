@@ -1,0 +1,143 @@
+//! Bad input: a message with place and remedy, the right exit code, and nothing changed at the target.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Outcome, job, run, workspace};
+use crate::mariadb::MariaDb;
+use crate::process::free_address;
+use crate::standin::Standin;
+
+/// A source with three rows, a target with one, which must survive every failed job.
+struct Place {
+    source: MariaDb,
+    target: Standin,
+}
+
+impl Place {
+    async fn start() -> Self {
+        let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
+        source.run(&["CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20))"]).await;
+        source.run(&["INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)"]).await;
+        target
+            .run(&[
+                "CREATE DATABASE dw",
+                "CREATE TABLE dw.t (id INT NOT NULL, name VARCHAR(80) NULL) DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 1",
+                "INSERT INTO dw.t VALUES (99, 'kept')",
+            ])
+            .await;
+        Self { source, target }
+    }
+
+    fn datasources(&self) -> Vec<String> {
+        vec![self.source.datasource("source"), self.target.datasource("target", "dw")]
+    }
+
+    /// The job with one JSON value replaced, run with these data sources.
+    async fn run(&self, datasources: &[String], pointer: &str, value: Value) -> Outcome {
+        let mut script = job(
+            "mysql",
+            json!({ "datasource": "source", "table": "t", "column": ["id", "name"], "splitPk": "id" }),
+            json!({ "datasource": "target", "table": "t", "column": ["id", "name"], "loadProps": {},
+                    "preSql": ["truncate table @table"] }),
+            json!({ "speed": { "concurrent": 2 } }),
+        );
+        if !pointer.is_empty() {
+            *script.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} in the job")) = value;
+        }
+        let dir = workspace(datasources);
+        run(dir.path(), &script, &[]).await
+    }
+
+    #[track_caller]
+    fn assert_refused(outcome: &Outcome, code: i32, fragments: &[&str]) {
+        assert_eq!(outcome.code, code, "{outcome:?}");
+        let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
+        for fragment in fragments {
+            assert!(said.contains(fragment), "`{fragment}` is not in:\n{said}");
+        }
+        for secret in [crate::mariadb::PASSWORD, crate::standin::PASSWORD] {
+            assert!(!said.contains(secret), "a password was printed:\n{said}");
+        }
+    }
+
+    async fn assert_untouched(&self) {
+        assert_eq!(self.target.count("dw.t").await, 1, "preSql ran although the job was refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_names_are_told_with_place_and_nearest_name() {
+    let place = Place::start().await;
+    let reader = "/steps/0/parameter";
+    let writer = "/steps/1/parameter";
+    let cases: [(String, Value, &[&str]); 6] = [
+        (format!("{reader}/datasource"), json!("sauce"), &["sauce", "source"]),
+        (format!("{reader}/table"), json!("tt"), &["tt"]),
+        (format!("{writer}/table"), json!("missing_table"), &["missing_table"]),
+        (format!("{reader}/splitPk"), json!("idd"), &["idd"]),
+        (format!("{writer}/column"), json!(["id", "nam"]), &["nam", "name"]),
+        (format!("{writer}/column"), json!(["id"]), &["column counts differ"]),
+    ];
+    for (pointer, value, fragments) in cases {
+        let outcome = place.run(&place.datasources(), &pointer, value).await;
+        Place::assert_refused(&outcome, 2, fragments);
+    }
+    place.assert_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_is_told_with_host_and_remedy() {
+    let place = Place::start().await;
+    let dead = free_address();
+    let source = place.source.datasource("source");
+    let target = place.target.datasource("target", "dw");
+
+    let dead_source = source.replace(&format!("port = {}", place.source.port), &format!("port = {}", dead.port()));
+    let outcome = place.run(&[dead_source, target.clone()], "", Value::Null).await;
+    Place::assert_refused(&outcome, 3, &[&dead.to_string(), "source"]);
+
+    let wrong_password = source.replace(crate::mariadb::PASSWORD, "nonsense");
+    let outcome = place.run(&[wrong_password, target.clone()], "", Value::Null).await;
+    Place::assert_refused(&outcome, 3, &["Access denied"]);
+
+    let wrong_password = target.replace(crate::standin::PASSWORD, "nonsense");
+    let outcome = place.run(&[source.clone(), wrong_password], "", Value::Null).await;
+    Place::assert_refused(&outcome, 3, &["Access denied"]);
+
+    let dead_frontend = target.replace(&place.target.addresses.fe_http[0], &dead.to_string());
+    let outcome = place.run(&[source.clone(), dead_frontend], "", Value::Null).await;
+    Place::assert_refused(&outcome, 3, &[&dead.to_string()]);
+
+    place.target.post("/be/0/down").await;
+    let outcome = place.run(&[source, target], "", Value::Null).await;
+    Place::assert_refused(&outcome, 3, &["backend"]);
+    place.assert_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_faults_of_a_script_are_told_at_once() {
+    let dir = workspace(&[]);
+    let script = r#"{"type":"job","version":"1.0","steps":[{"stepType":"kafka","name":"Reader","category":"reader",
+        "parameter":{"datasource":"a","table":"t","column":[],"splitPK":"id"}},{"stepType":"starrocks","name":"Writer",
+        "category":"writer","parameter":{"datasource":"b","table":"t","column":["id"],"loadUrl":["10.0.0.1"],
+        "loadProps":{"format":"parquet"},"maxBatchRows":0,"strategyOnError":"skip"}}]}"#;
+    let outcome = check(dir.path(), script).await;
+    Place::assert_refused(
+        &outcome,
+        2,
+        &["/version", "kafka", "/steps/0/parameter/column", "splitPk", "8030", "csv or json", "batchDirtyData"],
+    );
+
+    let outcome = check(dir.path(), "{\n  \"type\": \"job\", // a comment\n}").await;
+    Place::assert_refused(&outcome, 2, &["line 2", "comments"]);
+}
+
+async fn check(dir: &Path, text: &str) -> Outcome {
+    let file = dir.join("broken.json");
+    std::fs::write(&file, text).expect("the test's directory is writable");
+    let mut command = crate::cluster::starlift(dir);
+    command.arg("run").arg(file).args(["--datasources", "datasources.toml"]);
+    crate::process::output(command).await.into()
+}

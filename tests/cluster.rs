@@ -1,0 +1,186 @@
+//! A Starlift cluster of real processes on the loopback, and the jobs that tests give it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Process, binary, free_address, output, until};
+
+/// A coordinator, its workers, and a directory with data sources and job files.
+pub struct Cluster {
+    pub coordinator: Process,
+    pub workers: Vec<Process>,
+    grpc: String,
+    http: String,
+    dir: TempDir,
+}
+
+/// What a command of `starlift` printed and how it exited.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// The one document that `--json` prints.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no JSON document ({error}) in:\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts a coordinator and `workers` workers with `slots` each.
+    pub async fn start(datasources: &[String], workers: usize, slots: u32) -> Self {
+        let dir = workspace(datasources);
+        let grpc = free_address().to_string();
+        let http = free_address().to_string();
+        let coordinator = Process::start("coordinator", &mut coordinator_command(dir.path(), &grpc, &http), dir.path());
+        let mut cluster = Self { coordinator, workers: Vec::new(), grpc, http, dir };
+        cluster.wait_until_ready().await;
+        for _ in 0..workers {
+            cluster.add_worker(slots, &[]);
+        }
+        cluster
+    }
+
+    pub fn add_worker(&mut self, slots: u32, flags: &[&str]) {
+        let name = format!("worker-{}", self.workers.len() + 1);
+        let mut command = starlift(self.dir.path());
+        command.args(["worker", "--coordinator", &self.url(), "--slots", &slots.to_string()]);
+        command.args(["--http", &free_address().to_string(), "--datasources", "datasources.toml"]).args(flags);
+        self.workers.push(Process::start(&name, &mut command, self.dir.path()));
+    }
+
+    /// SIGKILL and a new start on the same state and addresses.
+    pub async fn restart_coordinator(&mut self) {
+        self.coordinator.kill();
+        let mut command = coordinator_command(self.dir.path(), &self.grpc, &self.http);
+        self.coordinator = Process::start("coordinator-again", &mut command, self.dir.path());
+        self.wait_until_ready().await;
+    }
+
+    async fn wait_until_ready(&self) {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
+        let url = format!("http://{}/readyz", self.http);
+        until("the coordinator to be ready", || async {
+            http.get(&url).send().await.is_ok_and(|reply| reply.status().is_success())
+        })
+        .await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// `http://host:port` of the coordinator's REST side.
+    pub fn rest(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// Runs a client command such as `submit` to its end.
+    pub async fn client(&self, arguments: &[&str]) -> Outcome {
+        let mut command = starlift(self.dir.path());
+        command.args(arguments).args(["--coordinator", &self.url()]);
+        output(command).await.into()
+    }
+
+    /// Submits the script and answers its job id.
+    pub async fn submit(&self, script: &Value) -> String {
+        let file = self.write_job(script);
+        let outcome = self.client(&["submit", &file.display().to_string(), "--json"]).await.succeeded();
+        outcome.json()["job_id"].as_str().expect("a submitted job has an id").to_owned()
+    }
+
+    /// Submits and waits for the end; the final report is on stdout.
+    pub async fn submit_and_watch(&self, script: &Value) -> Outcome {
+        let file = self.write_job(script);
+        self.client(&["submit", &file.display().to_string(), "--watch", "--json"]).await
+    }
+
+    /// The job's status now.
+    pub async fn status(&self, job_id: &str) -> Value {
+        self.client(&["status", job_id, "--json"]).await.succeeded().json()
+    }
+
+    /// Waits for the end of the job and answers its report.
+    pub async fn finished(&self, job_id: &str) -> Value {
+        let watched = self.client(&["watch", job_id, "--json"]).await;
+        let report = self.client(&["report", job_id, "--json"]).await.succeeded().json();
+        assert_eq!(watched.code == 0, report["state"] == "SUCCEEDED", "{watched:?}");
+        report
+    }
+
+    fn write_job(&self, script: &Value) -> PathBuf {
+        write_job(self.dir.path(), script)
+    }
+}
+
+/// A temporary directory with a data source file.
+pub fn workspace(datasources: &[String]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("datasources.toml"), datasources.join("\n")).expect("it is writable");
+    dir
+}
+
+pub fn write_job(dir: &Path, script: &Value) -> PathBuf {
+    let file = dir.join("job.json");
+    std::fs::write(&file, script.to_string()).expect("the test's directory is writable");
+    file
+}
+
+/// `starlift` with nothing inherited that could change what it does.
+pub fn starlift(dir: &Path) -> Command {
+    let mut command = Command::new(binary("starlift"));
+    command.current_dir(dir).env("NO_COLOR", "1").env("RUST_LOG", "info");
+    command
+}
+
+/// `starlift run` in one process, to its end.
+pub async fn run(dir: &Path, script: &Value, flags: &[&str]) -> Outcome {
+    let file = write_job(dir, script);
+    let mut command = starlift(dir);
+    command.arg("run").arg(file).args(["--json", "--datasources", "datasources.toml"]).args(flags);
+    output(command).await.into()
+}
+
+fn coordinator_command(dir: &Path, grpc: &str, http: &str) -> Command {
+    let mut command = starlift(dir);
+    command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", "file:state"]);
+    command.args(["--datasources", "datasources.toml"]);
+    command
+}
+
+/// A job script from its two `parameter` objects and its `setting`.
+pub fn job(reader_type: &str, reader: Value, writer: Value, setting: Value) -> Value {
+    json!({
+        "type": "job",
+        "version": "2.0",
+        "steps": [
+            { "stepType": reader_type, "name": "Reader", "category": "reader", "parameter": reader },
+            { "stepType": "starrocks", "name": "Writer", "category": "writer", "parameter": writer },
+        ],
+        "setting": setting,
+        "order": { "hops": [{ "from": "Reader", "to": "Writer" }] },
+    })
+}

@@ -1,0 +1,126 @@
+//! The stand-in StarRocks as a process of its own, with its control port.
+
+use std::process::Command;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::process::{Process, binary, until};
+
+pub const USER: &str = "root";
+pub const PASSWORD: &str = "st4rs";
+
+/// What `serve` prints when it is ready: addresses `host:port`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Addresses {
+    pub mysql: String,
+    pub fe_http: Vec<String>,
+    pub control: String,
+}
+
+/// A transaction as the control port lists it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Transaction {
+    pub label: String,
+    pub state: String,
+}
+
+impl Transaction {
+    /// Neither aborted nor published: it holds a slot at the server.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state.as_str(), "ABORTED" | "VISIBLE" | "COMMITTED")
+    }
+}
+
+pub struct Standin {
+    pub addresses: Addresses,
+    http: reqwest::Client,
+    _server: Process,
+    _dir: TempDir,
+}
+
+impl Standin {
+    pub async fn start(flags: &[&str]) -> Self {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ports = dir.path().join("ports.json");
+        let mut command = Command::new(binary("starrocks-standin"));
+        command.arg("serve").arg("--port-file").arg(&ports).args(["--password", PASSWORD]).args(flags);
+        let server = Process::start("standin", &mut command, dir.path());
+        let read = || std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice::<Addresses>(&text).ok());
+        until("the stand-in to be ready", || async { read().is_some() }).await;
+        let addresses = read().expect("it was there a moment ago");
+        let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
+        Self { addresses, http, _server: server, _dir: dir }
+    }
+
+    pub async fn connect(&self) -> Conn {
+        let (host, port) = self.addresses.mysql.rsplit_once(':').expect("host:port");
+        let options = OptsBuilder::default()
+            .ip_or_hostname(host)
+            .tcp_port(port.parse().expect("a port"))
+            .user(Some(USER))
+            .pass(Some(PASSWORD))
+            .prefer_socket(false);
+        Conn::new(options).await.expect("the stand-in accepts its own user")
+    }
+
+    pub async fn run(&self, statements: &[&str]) {
+        let mut conn = self.connect().await;
+        for statement in statements {
+            conn.query_drop(*statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+        conn.disconnect().await.expect("a clean goodbye");
+    }
+
+    pub async fn count(&self, table: &str) -> u64 {
+        let mut conn = self.connect().await;
+        let count = conn.query_first(format!("SELECT COUNT(*) FROM {table}")).await;
+        count.expect("a count").expect("one row")
+    }
+
+    pub async fn transactions(&self) -> Vec<Transaction> {
+        #[derive(Deserialize)]
+        struct State {
+            transactions: Vec<Transaction>,
+        }
+        let reply = self.http.get(self.control("/state")).send().await.expect("the control port answers");
+        reply.json::<State>().await.expect("the control port speaks JSON").transactions
+    }
+
+    /// Waits until no transaction holds a slot any more.
+    pub async fn wait_until_nothing_is_open(&self) {
+        until("all transactions to be closed", || async {
+            self.transactions().await.iter().all(|transaction| !transaction.is_open())
+        })
+        .await;
+    }
+
+    pub async fn fault(&self, fault: serde_json::Value) {
+        let reply = self.http.post(self.control("/faults")).json(&fault).send().await.expect("the control port answers");
+        assert!(reply.status().is_success(), "{fault}: {}", reply.text().await.unwrap_or_default());
+    }
+
+    pub async fn post(&self, path: &str) {
+        let request = self.http.post(self.control(path)).timeout(Duration::from_secs(10));
+        let reply = request.send().await.expect("the control port answers");
+        assert!(reply.status().is_success(), "{path}: {}", reply.text().await.unwrap_or_default());
+    }
+
+    fn control(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addresses.control)
+    }
+
+    /// The data source entry for a job.
+    pub fn datasource(&self, name: &str, database: &str) -> String {
+        let (host, port) = self.addresses.mysql.rsplit_once(':').expect("host:port");
+        let load_urls = serde_json::to_string(&self.addresses.fe_http).expect("strings");
+        format!(
+            "[{name}]\ntype = \"starrocks\"\nhost = \"{host}\"\nport = {port}\nload_url = {load_urls}\n\
+             database = \"{database}\"\nusername = \"{USER}\"\npassword = \"{PASSWORD}\"\n"
+        )
+    }
+}
