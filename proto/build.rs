@@ -5,10 +5,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::configure();
     // What the admin service answers is also what REST and `--json` print: one definition for all three.
     for message in [
-        "JobSummary", "JobStatus", "Phase", "TaskStatus", "WorkerStatus", "FinalReport", "Phases", "TaskCounts",
-        "WorkerShare", "SlowTask", "Problem", "Progress",
+        "JobSummary",
+        "JobStatus",
+        "Phase",
+        "TaskStatus",
+        "WorkerStatus",
+        "FinalReport",
+        "Phases",
+        "TaskCounts",
+        "WorkerShare",
+        "SlowTask",
+        "Problem",
+        "Progress",
     ] {
-        config = config.type_attribute(format!("starlift.v1.{message}"), "#[derive(serde::Serialize, serde::Deserialize)]");
+        config = config.type_attribute(
+            format!("starlift.v1.{message}"),
+            "#[derive(serde::Serialize, serde::Deserialize)]",
+        );
     }
     config.compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=migration.proto");

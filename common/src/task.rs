@@ -127,9 +127,17 @@ pub struct Prepared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Prepared(Prepared),
-    Failed { class: FailureClass, problem: Problem, parts_begun: u32, all_rolled_back: bool },
+    Failed {
+        class: FailureClass,
+        problem: Problem,
+        parts_begun: u32,
+        all_rolled_back: bool,
+    },
     /// Drained before it was done; costs no attempt.
-    GivenBack { parts_begun: u32, all_rolled_back: bool },
+    GivenBack {
+        parts_begun: u32,
+        all_rolled_back: bool,
+    },
 }
 
 #[cfg(test)]
@@ -138,14 +146,29 @@ mod tests {
 
     #[test]
     fn a_range_holds_its_lower_end_and_not_its_upper_one() {
-        let range = KeyRange { lower: Some(-2), upper: Some(3) };
+        let range = KeyRange {
+            lower: Some(-2),
+            upper: Some(3),
+        };
         assert!(range.contains(-2) && range.contains(2));
         assert!(!range.contains(3) && !range.contains(-3));
     }
 
     #[test]
     fn an_absent_end_is_open() {
-        assert!(KeyRange { lower: None, upper: Some(0) }.contains(Key::MIN));
-        assert!(KeyRange { lower: Some(0), upper: None }.contains(Key::MAX));
+        assert!(
+            KeyRange {
+                lower: None,
+                upper: Some(0)
+            }
+            .contains(Key::MIN)
+        );
+        assert!(
+            KeyRange {
+                lower: Some(0),
+                upper: None
+            }
+            .contains(Key::MAX)
+        );
     }
 }
