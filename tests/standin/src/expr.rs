@@ -1,0 +1,102 @@
+//! Derived columns and `where` of a load, evaluated row by row by an in-memory SQL engine. Slow beside the plain path,
+//! and only built when a load needs it.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ToSql};
+
+use crate::ingest::Cells;
+use crate::plan::{Plan, PlanError};
+use crate::store::{ColumnType, Table};
+
+/// What became of one row.
+pub(crate) enum Verdict {
+    /// Texts of the derived columns, by number.
+    Row(Vec<Option<Vec<u8>>>),
+    /// `where` rejected it.
+    Unselected,
+}
+
+/// The compiled expressions of one load.
+pub(crate) struct Evaluator {
+    connection: Connection,
+    sql: String,
+    sources: usize,
+    derived: usize,
+}
+
+impl Evaluator {
+    /// `None` when the plan has neither derived columns nor a filter.
+    pub(crate) fn new(plan: &Plan, table: &Table) -> Result<Option<Self>, PlanError> {
+        if plan.derived.is_empty() && plan.filter.is_none() {
+            return Ok(None);
+        }
+        let failed = |error: rusqlite::Error| PlanError(format!("cannot plan columns and where: {error}"));
+        let connection = Connection::open_in_memory().map_err(failed)?;
+        let sql = statement(plan, table);
+        connection.prepare_cached(&sql).map_err(failed)?;
+        Ok(Some(Self { connection, sql, sources: plan.sources.len(), derived: plan.derived.len() }))
+    }
+
+    /// Evaluates one row; the error is a text for the client and ends the load.
+    pub(crate) fn row<C: Cells + ?Sized>(&mut self, cells: &C) -> Result<Verdict, String> {
+        let failed = |error: rusqlite::Error| format!("cannot evaluate columns and where: {error}");
+        let texts: Vec<Option<String>> = (0..self.sources)
+            .map(|place| cells.cell(place).map(|cell| String::from_utf8_lossy(cell).into_owned()))
+            .collect();
+        let parameters: Vec<&dyn ToSql> = texts.iter().map(|text| text as &dyn ToSql).collect();
+        let mut statement = self.connection.prepare_cached(&self.sql).map_err(failed)?;
+        let mut rows = statement.query(parameters.as_slice()).map_err(failed)?;
+        let Some(row) = rows.next().map_err(failed)? else { return Ok(Verdict::Unselected) };
+        let mut derived = Vec::with_capacity(self.derived);
+        for place in 0..self.derived {
+            derived.push(match row.get_ref(place).map_err(failed)? {
+                ValueRef::Null => None,
+                ValueRef::Integer(number) => Some(number.to_string().into_bytes()),
+                ValueRef::Real(number) => Some(number.to_string().into_bytes()),
+                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+            });
+        }
+        Ok(Verdict::Row(derived))
+    }
+}
+
+/// Sources are texts to the expressions of `columns`; `where` sees numeric columns as numbers, and derived ones too.
+fn statement(plan: &Plan, table: &Table) -> String {
+    let sources: Vec<String> =
+        plan.sources.iter().enumerate().map(|(at, name)| format!("?{} AS {}", at + 1, quoted(name))).collect();
+    let from = if sources.is_empty() { "1 AS \"\"".to_owned() } else { sources.join(", ") };
+    let mut derived: Vec<String> =
+        plan.derived.iter().enumerate().map(|(at, expression)| format!("({expression}) AS \"__derived_{at}\"")).collect();
+    if derived.is_empty() {
+        derived.push("1".to_owned());
+    }
+    let select = format!("SELECT {} FROM (SELECT {from})", derived.join(", "));
+    let Some(filter) = &plan.filter else { return select };
+    let typed: Vec<String> = plan
+        .sources
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let numeric = table
+                .columns
+                .iter()
+                .find(|column| column.name.eq_ignore_ascii_case(name))
+                .is_some_and(|column| is_number(&column.kind));
+            let value = if numeric { format!("CAST(?{} AS NUMERIC)", at + 1) } else { format!("?{}", at + 1) };
+            format!("{value} AS {}", quoted(name))
+        })
+        .collect();
+    let typed = if typed.is_empty() { "1 AS \"\"".to_owned() } else { typed.join(", ") };
+    format!("{select} WHERE (SELECT ({filter}) FROM (SELECT {typed}))")
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn is_number(kind: &ColumnType) -> bool {
+    !matches!(
+        kind,
+        ColumnType::Char(_) | ColumnType::Varchar(_) | ColumnType::Date | ColumnType::DateTime | ColumnType::Json
+    )
+}

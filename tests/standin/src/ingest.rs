@@ -1,0 +1,229 @@
+//! Carries a plan out: body bytes in, rows into the store, counts and error lines out. Blocking work, called from the
+//! blocking pool. One `Ingest` lives as long as its transaction, since all its loads are one byte stream.
+
+use std::sync::Arc;
+
+use crate::csv::{CsvReader, Record};
+use crate::expr::{Evaluator, Verdict};
+use crate::json;
+use crate::params::Format;
+use crate::plan::{Plan, PlanError, Target};
+use crate::store::{ColumnType, RowWriter, Store, StoreError, Stored, Table};
+use crate::types::convert;
+use crate::transactions::Counts;
+
+/// How many error lines a load keeps for its ErrorURL.
+const ERROR_LINES_MAX: usize = 50;
+/// How much of a bad row an error line shows.
+const ERROR_ROW_BYTES_MAX: usize = 3000;
+
+/// What a load has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) counts: Counts,
+    /// Lines for the ErrorURL.
+    pub(crate) errors: Vec<String>,
+    /// The load cannot be committed, with the server's text.
+    pub(crate) failed: Option<String>,
+}
+
+/// A load in progress.
+pub(crate) struct Ingest {
+    decoder: Decoder,
+    rows: Rows,
+}
+
+enum Decoder {
+    Csv(Box<CsvReader>),
+    /// JSON is buffered until the request ends, as a BE does.
+    Json(Vec<u8>),
+}
+
+struct Rows {
+    plan: Plan,
+    table: Arc<Table>,
+    writer: RowWriter,
+    evaluator: Option<Evaluator>,
+    outcome: Outcome,
+}
+
+impl Ingest {
+    /// Prepares a load into `table` under `txn`; rows stay invisible until the transaction is made visible.
+    pub(crate) fn new(store: &Store, table: &Arc<Table>, txn: i64, plan: Plan) -> Result<Self, IngestError> {
+        let evaluator = Evaluator::new(&plan, table)?;
+        let decoder = match plan.format {
+            Format::Csv => {
+                Decoder::Csv(Box::new(CsvReader::new(&plan.column_separator, &plan.row_delimiter, &plan.quoting)))
+            }
+            Format::Json => Decoder::Json(Vec::new()),
+        };
+        let writer = store.begin_rows(table, txn)?;
+        let outcome = Outcome::default();
+        Ok(Self { decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
+    }
+
+    /// Takes the next bytes of a body. After a failure the rest is only counted.
+    pub(crate) fn feed(&mut self, chunk: &[u8]) {
+        self.rows.outcome.counts.bytes += chunk.len() as u64;
+        if self.rows.outcome.failed.is_some() {
+            return;
+        }
+        match &mut self.decoder {
+            Decoder::Csv(reader) => {
+                let rows = &mut self.rows;
+                if let Err(error) = reader.feed(chunk, &mut |record| rows.csv(record)) {
+                    rows.outcome.failed = Some(error.to_string());
+                }
+            }
+            Decoder::Json(body) => body.extend_from_slice(chunk),
+        }
+    }
+
+    /// Body bytes taken so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.outcome.counts.bytes
+    }
+
+    /// One request's body has ended; a JSON body must be complete by now.
+    pub(crate) fn end_of_load(&mut self) {
+        if let Decoder::Json(body) = &mut self.decoder {
+            let body = std::mem::take(body);
+            self.rows.json(&body);
+        }
+    }
+
+    /// The last request's body has ended: flushes all rows to the store.
+    pub(crate) fn finish(mut self) -> Outcome {
+        if let Decoder::Csv(reader) = &mut self.decoder
+            && self.rows.outcome.failed.is_none()
+        {
+            let rows = &mut self.rows;
+            reader.finish(&mut |record| rows.csv(record));
+        }
+        let Rows { writer, mut outcome, .. } = self.rows;
+        if let Err(error) = writer.finish() {
+            outcome.failed.get_or_insert(error.to_string());
+        }
+        outcome
+    }
+}
+
+/// Why a load could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IngestError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The cells of a record, whatever format it came in.
+pub(crate) trait Cells {
+    fn cell(&self, place: usize) -> Option<&[u8]>;
+}
+
+impl Cells for Record<'_> {
+    #[inline]
+    fn cell(&self, place: usize) -> Option<&[u8]> {
+        self.field(place)
+    }
+}
+
+impl Cells for json::Cells<'_> {
+    fn cell(&self, place: usize) -> Option<&[u8]> {
+        self.get(place)?.as_deref()
+    }
+}
+
+impl Rows {
+    fn csv(&mut self, record: &Record<'_>) {
+        if self.outcome.failed.is_some() {
+            return;
+        }
+        if std::str::from_utf8(record.raw).is_err() {
+            return self.filtered("Invalid UTF-8 row", record.raw);
+        }
+        if record.len() != self.plan.sources.len() {
+            let reason = format!(
+                "Value count does not match column count: expected = {}, actual = {}. Column separator: '{}', Row delimiter: '{}'",
+                self.plan.sources.len(),
+                record.len(),
+                Plan::shown(&self.plan.column_separator),
+                Plan::shown(&self.plan.row_delimiter),
+            );
+            return self.filtered(&reason, record.raw);
+        }
+        self.row(record, record.raw);
+    }
+
+    fn json(&mut self, body: &[u8]) {
+        if self.outcome.failed.is_some() {
+            return;
+        }
+        let (options, sources) = (self.plan.json.clone(), self.plan.sources.clone());
+        let read = json::read(body, &options, &sources, &mut |cells, raw| {
+            if self.outcome.failed.is_none() {
+                self.row(cells, raw);
+            }
+        });
+        if let Err(error) = read {
+            self.outcome.failed.get_or_insert(error.to_string());
+        }
+    }
+
+    fn row<C: Cells + ?Sized>(&mut self, cells: &C, raw: &[u8]) {
+        let derived = match self.evaluator.as_mut().map(|evaluator| evaluator.row(cells)) {
+            None => Vec::new(),
+            Some(Ok(Verdict::Row(derived))) => derived,
+            Some(Ok(Verdict::Unselected)) => {
+                self.outcome.counts.unselected += 1;
+                return;
+            }
+            Some(Err(text)) => {
+                self.outcome.failed = Some(text);
+                return;
+            }
+        };
+        match convert_row(&self.plan, &self.table, cells, &derived) {
+            Ok(row) => match self.writer.push(&row) {
+                Ok(()) => self.outcome.counts.loaded += 1,
+                Err(error) => self.outcome.failed = Some(error.to_string()),
+            },
+            Err(reason) => self.filtered(&reason, raw),
+        }
+    }
+
+    fn filtered(&mut self, reason: &str, raw: &[u8]) {
+        self.outcome.counts.filtered += 1;
+        if self.outcome.errors.len() < ERROR_LINES_MAX {
+            let shown = String::from_utf8_lossy(&raw[..raw.len().min(ERROR_ROW_BYTES_MAX)]);
+            self.outcome.errors.push(format!("Error: {reason}. Row: {shown}"));
+        }
+    }
+}
+
+/// One row of the table, or why it is filtered. A directly mapped value that does not fit is NULL unless the load is
+/// strict; a text too long is refused in any mode when it comes out of an expression.
+fn convert_row<'a, C: Cells + ?Sized>(
+    plan: &'a Plan,
+    table: &Table,
+    cells: &'a C,
+    derived: &'a [Option<Vec<u8>>],
+) -> Result<Vec<Stored<'a>>, String> {
+    let mut row = Vec::with_capacity(table.columns.len());
+    for (column, target) in table.columns.iter().zip(&plan.targets) {
+        let (cell, strict) = match target {
+            Target::Source(place) => (cells.cell(*place), plan.strict),
+            Target::Derived(place) => {
+                (derived.get(*place).and_then(Option::as_deref), matches!(column.kind, ColumnType::Char(_) | ColumnType::Varchar(_)))
+            }
+            Target::Default(text) => (text.as_deref(), plan.strict),
+        };
+        match convert(column, cell) {
+            Ok(stored) => row.push(stored),
+            Err(error) if strict || !column.nullable => return Err(error.to_string()),
+            Err(_) => row.push(Stored::Null),
+        }
+    }
+    Ok(row)
+}
