@@ -7,6 +7,8 @@ pub mod datasource;
 pub mod ids;
 pub mod job;
 pub mod label;
+pub mod load_url;
+pub mod nearest;
 pub mod problem;
 pub mod query;
 pub mod retry;
