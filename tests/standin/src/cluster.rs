@@ -244,25 +244,19 @@ impl Cluster {
     }
 
     /// Aborts a transaction, if it can still be aborted, and drops its rows.
-    pub(crate) fn abort(self: &Arc<Self>, id: i64, reason: &str) {
+    pub(crate) fn abort(&self, id: i64, reason: &str) {
         if self.with_txns(|txns, now| txns.abort(now, id, reason)).is_ok() {
-            self.discard(vec![id]);
+            self.discard(&[id]);
         }
     }
 
-    /// Drops the rows of transactions that will never be visible; does not wait.
-    pub(crate) fn discard(self: &Arc<Self>, ids: Vec<i64>) {
-        if ids.is_empty() {
-            return;
-        }
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || {
-            for id in ids {
-                if let Err(error) = store.discard(id) {
-                    error!(txn_id = id, %error, "rows of an aborted transaction were not dropped");
-                }
+    /// Gives up the rows of transactions that will never be visible; the store removes them in its own time.
+    pub(crate) fn discard(&self, ids: &[i64]) {
+        for id in ids {
+            if let Err(error) = self.store.discard(*id) {
+                error!(txn_id = id, %error, "rows of an aborted transaction were not dropped");
             }
-        });
+        }
     }
 
     /// Makes a COMMITTED transaction visible after the publish delay; does not wait.
@@ -302,7 +296,7 @@ impl Cluster {
     }
 
     /// Another frontend leads from now on, or the same one after a restart: PREPARE is lost.
-    pub(crate) fn lead_by(self: &Arc<Self>, frontend: usize) {
+    pub(crate) fn lead_by(&self, frontend: usize) {
         let lost = {
             let mut leader = self.lead();
             leader.frontend = frontend;
@@ -310,11 +304,11 @@ impl Cluster {
             leader.txns.leader_changed()
         };
         info!(frontend, lost = lost.len(), "a frontend takes the lead");
-        self.discard(lost);
+        self.discard(&lost);
     }
 
     /// The port closes; a leader that goes down hands over to the next frontend that is up.
-    pub(crate) async fn frontend_down(self: &Arc<Self>, frontend: usize) {
+    pub(crate) async fn frontend_down(&self, frontend: usize) {
         self.frontends[frontend].up.store(false, Ordering::SeqCst);
         self.frontends[frontend].port.close().await;
         let next = self.frontends.iter().position(|frontend| frontend.up.load(Ordering::SeqCst));
@@ -354,7 +348,7 @@ impl Cluster {
         });
     }
 
-    fn notice_death(self: &Arc<Self>, backend: usize) {
+    fn notice_death(&self, backend: usize) {
         if self.backends[backend].up.load(Ordering::SeqCst) {
             return;
         }
@@ -368,7 +362,7 @@ impl Cluster {
             if lost.is_empty() {
                 return;
             }
-            self.discard(lost);
+            self.discard(&lost);
         }
     }
 
@@ -399,7 +393,7 @@ impl Cluster {
     }
 
     /// One pass over the timeouts of contexts and transactions.
-    pub(crate) fn expire(self: &Arc<Self>) {
+    pub(crate) fn expire(&self) {
         let now = self.now();
         for backend in &self.backends {
             for (id, reason) in backend.contexts.expire(now) {
@@ -407,7 +401,7 @@ impl Cluster {
             }
         }
         let overdue = self.with_txns(|txns, now| txns.expire(now));
-        self.discard(overdue);
+        self.discard(&overdue);
     }
 
     /// Every remembered transaction, oldest first.

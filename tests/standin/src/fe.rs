@@ -161,7 +161,7 @@ impl Frontend {
             self.cluster.requests.count("rollback");
             match self.cluster.with_txns(|txns, now| txns.rollback_from_frontend(now, db, label)) {
                 FrontendVerdict::Done { id } => {
-                    self.cluster.discard(vec![id]);
+                    self.cluster.discard(&[id]);
                     done(id, label, "").into()
                 }
                 verdict => self.settled(head, db, label, verdict).await,
@@ -239,7 +239,7 @@ impl Frontend {
             self.cluster.requests.count("cancel");
             match self.cluster.with_txns(|txns, now| txns.cancel(now, db, &label)) {
                 Ok(id) => {
-                    self.cluster.discard(vec![id]);
+                    self.cluster.discard(&[id]);
                     rest_result("OK", "0", "Success").into()
                 }
                 Err(message) => rest_result("FAILED", "1", &message).into(),

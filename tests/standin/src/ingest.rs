@@ -184,12 +184,15 @@ impl Rows {
                 return;
             }
         };
-        match convert_row(&self.plan, &self.table, cells, &derived) {
-            Ok(row) => match self.writer.push(&row) {
-                Ok(()) => self.outcome.counts.loaded += 1,
-                Err(error) => self.outcome.failed = Some(error.to_string()),
-            },
-            Err(reason) => self.filtered(&reason, raw),
+        let delete = self.plan.op.as_ref().is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
+        let row = match convert_row(&self.plan, &self.table, cells, &derived, delete) {
+            Ok(row) => row,
+            Err(reason) => return self.filtered(&reason, raw),
+        };
+        let written = if delete { self.writer.push_delete(&row) } else { self.writer.push(&row) };
+        match written {
+            Ok(()) => self.outcome.counts.loaded += 1,
+            Err(error) => self.outcome.failed = Some(error.to_string()),
         }
     }
 
@@ -203,27 +206,47 @@ impl Rows {
 }
 
 /// One row of the table, or why it is filtered. A directly mapped value that does not fit is NULL unless the load is
-/// strict; a text too long is refused in any mode when it comes out of an expression.
+/// strict; a text too long is refused in any mode when it comes out of an expression. A delete needs only its key.
 fn convert_row<'a, C: Cells + ?Sized>(
     plan: &'a Plan,
     table: &Table,
     cells: &'a C,
     derived: &'a [Option<Vec<u8>>],
+    delete: bool,
 ) -> Result<Vec<Stored<'a>>, String> {
     let mut row = Vec::with_capacity(table.columns.len());
     for (column, target) in table.columns.iter().zip(&plan.targets) {
-        let (cell, strict) = match target {
-            Target::Source(place) => (cells.cell(*place), plan.strict),
-            Target::Derived(place) => {
-                (derived.get(*place).and_then(Option::as_deref), matches!(column.kind, ColumnType::Char(_) | ColumnType::Varchar(_)))
-            }
-            Target::Default(text) => (text.as_deref(), plan.strict),
+        if delete && !column.key {
+            row.push(Stored::Null);
+            continue;
+        }
+        let strict = match target {
+            Target::Derived(_) => matches!(column.kind, ColumnType::Char(_) | ColumnType::Varchar(_)),
+            Target::Source(_) | Target::Default(_) => plan.strict,
         };
-        match convert(column, cell) {
+        match convert(column, target_cell(target, cells, derived)) {
             Ok(stored) => row.push(stored),
             Err(error) if strict || !column.nullable => return Err(error.to_string()),
             Err(_) => row.push(Stored::Null),
         }
     }
     Ok(row)
+}
+
+#[inline]
+fn target_cell<'a, C: Cells + ?Sized>(
+    target: &'a Target,
+    cells: &'a C,
+    derived: &'a [Option<Vec<u8>>],
+) -> Option<&'a [u8]> {
+    match target {
+        Target::Source(place) => cells.cell(*place),
+        Target::Derived(place) => derived.get(*place).and_then(Option::as_deref),
+        Target::Default(text) => text.as_deref(),
+    }
+}
+
+/// `__op`: 1 or `delete`; a missing one is an upsert.
+fn is_delete(op: Option<&[u8]>) -> bool {
+    op.is_some_and(|op| op == b"1" || op.eq_ignore_ascii_case(b"delete"))
 }

@@ -4,6 +4,9 @@
 use crate::params::{Format, LoadParams, Quoting};
 use crate::store::{Model, Table};
 
+/// The source column that tells upserts (0) from deletes (1) in primary key tables.
+const OP_COLUMN: &str = "__op";
+
 /// How the rows of one load become rows of the table.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -12,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) sources: Vec<String>,
     /// One per table column.
     pub(crate) targets: Vec<Target>,
+    /// Where `__op` comes from, in a primary key table that is told to delete.
+    pub(crate) op: Option<Target>,
     /// SQL of the derived columns, by number.
     pub(crate) derived: Vec<String>,
     /// SQL of `where`.
@@ -66,12 +71,13 @@ impl Plan {
         };
         let items = match &params.columns {
             Some(text) => parse_columns(text)?,
-            None => table.columns.iter().map(|column| Item::bare(&column.name)).collect(),
+            None => items_of(table, params.format),
         };
         let mut plan = Self {
             format: params.format,
             sources: Vec::new(),
             targets: Vec::new(),
+            op: None,
             derived: Vec::new(),
             filter: params.filter.clone(),
             strict: strict_mode(params.strict_mode.as_deref())?,
@@ -88,19 +94,24 @@ impl Plan {
         for item in items {
             match &item.expression {
                 None => self.sources.push(item.name.clone()),
-                Some(_) if !table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(&item.name)) => {
+                Some(_) if !is_known(table, &item.name) => {
                     return Err(PlanError(format!("unknown column '{}' in table '{}'", item.name, table.name)));
                 }
                 Some(expression) => self.derived.push(expression.clone()),
             }
         }
         let derived: Vec<&Item> = items.iter().filter(|item| item.expression.is_some()).collect();
+        let mapped = |sources: &[String], wanted: &str| {
+            let same = |name: &str| name.eq_ignore_ascii_case(wanted);
+            let expression = derived.iter().position(|item| same(&item.name)).map(Target::Derived);
+            expression.or_else(|| sources.iter().position(|name| same(name)).map(Target::Source))
+        };
+        if table.model == Model::Primary {
+            self.op = mapped(&self.sources, OP_COLUMN);
+        }
         for column in &table.columns {
-            let same = |name: &str| name.eq_ignore_ascii_case(&column.name);
-            let target = if let Some(place) = derived.iter().position(|item| same(&item.name)) {
-                Target::Derived(place)
-            } else if let Some(place) = self.sources.iter().position(|name| same(name)) {
-                Target::Source(place)
+            let target = if let Some(target) = mapped(&self.sources, &column.name) {
+                target
             } else if column.default.is_some() || column.nullable {
                 Target::Default(column.default.as_ref().map(|text| text.clone().into_bytes()))
             } else {
@@ -117,6 +128,20 @@ impl Plan {
     }
 }
 
+/// The table's columns in order; JSON objects for a primary key table may also carry `__op`.
+fn items_of(table: &Table, format: Format) -> Vec<Item> {
+    let mut items: Vec<Item> = table.columns.iter().map(|column| Item::bare(&column.name)).collect();
+    if format == Format::Json && table.model == Model::Primary {
+        items.push(Item::bare(OP_COLUMN));
+    }
+    items
+}
+
+fn is_known(table: &Table, name: &str) -> bool {
+    name == OP_COLUMN && table.model == Model::Primary
+        || table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
+}
+
 fn check_combinations(params: &LoadParams, table: &Table) -> Result<(), PlanError> {
     let refuse = |text: &str| Err(PlanError(text.to_owned()));
     if params.partitions.is_some() && params.temporary_partitions.is_some() {
@@ -128,9 +153,8 @@ fn check_combinations(params: &LoadParams, table: &Table) -> Result<(), PlanErro
     if params.partial_update && table.model != Model::Primary {
         return refuse("Only primary key table support partial update");
     }
-    let op = |text: &str| text.to_ascii_lowercase().contains("__op");
-    if params.columns.as_deref().is_some_and(op) || params.partial_update || params.merge_condition.is_some() {
-        return refuse("partial updates, conditional updates and deletes are not served by this stand-in");
+    if params.partial_update || params.merge_condition.is_some() {
+        return refuse("partial and conditional updates are not served by this stand-in");
     }
     if params.format == Format::Json && (params.compression.is_some() || params.content_encoding.is_some()) {
         return refuse("compressed bodies are not served by this stand-in");
