@@ -1,1 +1,3 @@
-
+mod batch;
+mod encode;
+mod segment;

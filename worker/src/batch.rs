@@ -1,0 +1,268 @@
+//! Cuts rows into batches by count and bytes, and batches into segments that can be sent while more rows are read.
+//! Pure. One batch becomes the body of one load request; its segments put together are that body.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use starlift_common::row::Row;
+
+use crate::encode::{EncodeError, Encoder};
+use crate::segment::{Segment, SegmentPool};
+
+/// Whichever is met first ends a batch. A single row larger than `bytes` makes a batch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchLimits {
+    pub rows: u64,
+    /// Body bytes, brackets and delimiters included.
+    pub bytes: u64,
+    /// Bytes at which a segment is handed on; it ends with a whole row.
+    pub segment_bytes: usize,
+}
+
+/// What a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BatchSize {
+    pub rows: u64,
+    /// Body bytes.
+    pub bytes: u64,
+}
+
+/// What comes out, in order.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Segment(Segment),
+    /// The batch is complete.
+    End(BatchSize),
+    /// No batch follows. Without it the rows are not all there.
+    Finish,
+}
+
+/// Takes rows, gives pieces.
+pub(crate) struct Cutter {
+    encoder: Encoder,
+    limits: BatchLimits,
+    pool: SegmentPool,
+    segment: Segment,
+    /// The batch so far, without its closing bytes.
+    batch: BatchSize,
+    ready: VecDeque<Piece>,
+}
+
+impl Cutter {
+    pub(crate) fn new(encoder: Encoder, limits: BatchLimits, pool: SegmentPool) -> Self {
+        let segment = pool.take();
+        Self {
+            encoder,
+            limits,
+            pool,
+            segment,
+            batch: BatchSize::default(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Adds one row; after an error nothing was added.
+    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        let bytes = &mut self.segment.bytes;
+        let before = bytes.len();
+        let is_first = self.batch.rows == 0;
+        bytes.extend_from_slice(if is_first {
+            self.encoder.open()
+        } else {
+            self.encoder.between()
+        });
+        let row_at = bytes.len();
+        if let Err(error) = self.encoder.encode(row, bytes) {
+            bytes.truncate(before);
+            return Err(error);
+        }
+        let added = as_u64(bytes.len() - before);
+        if !is_first && self.would_pass(added) {
+            self.move_to_next_batch(before, row_at);
+        } else {
+            self.batch.rows += 1;
+            self.batch.bytes += added;
+        }
+        if self.segment.bytes.len() >= self.limits.segment_bytes {
+            self.hand_on_segment();
+        }
+        Ok(())
+    }
+
+    /// Ends the batch here, if it holds a row.
+    pub(crate) fn cut(&mut self) {
+        if self.batch.rows == 0 {
+            return;
+        }
+        let close = self.encoder.close();
+        self.segment.bytes.extend_from_slice(close);
+        self.batch.bytes += as_u64(close.len());
+        self.hand_on_segment();
+        self.ready.push_back(Piece::End(mem::take(&mut self.batch)));
+    }
+
+    pub(crate) fn next_piece(&mut self) -> Option<Piece> {
+        self.ready.pop_front()
+    }
+
+    fn would_pass(&self, added: u64) -> bool {
+        let closed = self.batch.bytes + added + as_u64(self.encoder.close().len());
+        self.batch.rows >= self.limits.rows || closed > self.limits.bytes
+    }
+
+    /// The row just written stands behind `row_at`; what led up to it, from `before` on, goes.
+    fn move_to_next_batch(&mut self, before: usize, row_at: usize) {
+        let mut next = self.pool.take();
+        next.bytes.extend_from_slice(self.encoder.open());
+        next.bytes.extend_from_slice(&self.segment.bytes[row_at..]);
+        self.segment.bytes.truncate(before);
+        self.cut();
+        self.batch = BatchSize {
+            rows: 1,
+            bytes: as_u64(next.bytes.len()),
+        };
+        self.segment = next;
+    }
+
+    fn hand_on_segment(&mut self) {
+        if !self.segment.bytes.is_empty() {
+            let full = mem::replace(&mut self.segment, self.pool.take());
+            self.ready.push_back(Piece::Segment(full));
+        }
+    }
+}
+
+fn as_u64(length: usize) -> u64 {
+    length as u64 // no platform has a wider usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use starlift_common::job::{CellKind, Delimiter};
+
+    use super::*;
+    use crate::encode::ladder::Form;
+    use crate::encode::testing::{Cells, buffer, cells};
+
+    fn encoder(json: bool) -> Encoder {
+        let delimiter = |byte| Delimiter::new(vec![byte]).expect("one byte");
+        let form = if json {
+            Form::Json
+        } else {
+            Form::Csv {
+                column: delimiter(1),
+                row: delimiter(2),
+            }
+        };
+        Encoder::new(
+            &form,
+            &["a".into(), "b".into()],
+            &[CellKind::Text, CellKind::Number],
+        )
+    }
+
+    fn batches(json: bool, limits: BatchLimits, rows: &[Cells]) -> Vec<(Vec<u8>, BatchSize, usize)> {
+        let mut cutter = Cutter::new(encoder(json), limits, SegmentPool::new(4));
+        for row in rows {
+            cutter.push(&buffer(row).row()).expect("encodable");
+        }
+        cutter.cut();
+        let (mut batches, mut body, mut segments) = (Vec::new(), Vec::new(), 0);
+        while let Some(piece) = cutter.next_piece() {
+            match piece {
+                Piece::Segment(segment) => {
+                    segments += 1;
+                    body.extend_from_slice(&segment.bytes);
+                }
+                Piece::End(size) => batches.push((mem::take(&mut body), size, mem::take(&mut segments))),
+                Piece::Finish => unreachable!("a cutter does not know the last row"),
+            }
+        }
+        assert!(body.is_empty(), "every segment belongs to a finished batch");
+        batches
+    }
+
+    fn limits(rows: u64, bytes: u64) -> BatchLimits {
+        BatchLimits {
+            rows,
+            bytes,
+            segment_bytes: 16,
+        }
+    }
+
+    #[test]
+    fn the_row_that_would_pass_the_limit_opens_the_next_batch() {
+        let rows = vec![cells(&[Some("aa"), Some("1")]); 3];
+        let batches = batches(true, limits(10, 40), &rows);
+        let bodies: Vec<_> = batches
+            .iter()
+            .map(|(body, ..)| String::from_utf8_lossy(body))
+            .collect();
+        assert_eq!(
+            bodies,
+            [r#"[{"a":"aa","b":1},{"a":"aa","b":1}]"#, r#"[{"a":"aa","b":1}]"#]
+        );
+    }
+
+    #[test]
+    fn no_rows_make_no_batch() {
+        assert!(batches(true, limits(1, 1), &[]).is_empty());
+    }
+
+    #[test]
+    fn the_row_count_cuts_too() {
+        let rows = vec![cells(&[Some("x"), None]); 5];
+        let sizes: Vec<u64> = batches(false, limits(2, 1000), &rows)
+            .iter()
+            .map(|(_, size, _)| size.rows)
+            .collect();
+        assert_eq!(sizes, [2, 2, 1]);
+    }
+
+    fn any_rows() -> impl Strategy<Value = Vec<Cells>> {
+        proptest::collection::vec(("[a-zü]{0,30}", proptest::option::of(0u32..1000)), 0..40).prop_map(
+            |rows| {
+                let row = |(text, number): (String, Option<u32>)| {
+                    vec![
+                        Some(text.into_bytes()),
+                        number.map(|number| number.to_string().into_bytes()),
+                    ]
+                };
+                rows.into_iter().map(row).collect()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn csv_batches_concatenate_to_the_input(rows in any_rows(), most in 1u64..9, bytes in 1u64..99, segment in 1usize..64) {
+            let limits = BatchLimits { rows: most, bytes, segment_bytes: segment };
+            let batches = batches(false, limits, &rows);
+            let mut whole = Vec::new();
+            for row in &rows {
+                encoder(false).encode(&buffer(row).row(), &mut whole).expect("encodable");
+            }
+            prop_assert_eq!(batches.iter().flat_map(|(body, ..)| body.clone()).collect::<Vec<_>>(), whole);
+            for (body, size, _) in &batches {
+                prop_assert_eq!(body.len() as u64, size.bytes);
+                prop_assert!(size.rows <= most && (size.bytes <= bytes || size.rows == 1));
+                prop_assert_eq!(body.last(), Some(&2));
+            }
+        }
+
+        #[test]
+        fn json_bodies_are_arrays_that_hold_every_row_once(rows in any_rows(), most in 1u64..9, bytes in 1u64..199) {
+            let batches = batches(true, limits(most, bytes), &rows);
+            let mut objects = Vec::new();
+            for (body, size, _) in &batches {
+                let array: Vec<serde_json::Value> = serde_json::from_slice(body).expect("an array");
+                prop_assert_eq!((body.len() as u64, array.len() as u64), (size.bytes, size.rows));
+                prop_assert!(size.rows <= most && (size.bytes <= bytes || size.rows == 1));
+                objects.extend(array);
+            }
+            let texts: Vec<_> = objects.iter().map(|object| object["a"].as_str().map(str::as_bytes)).collect();
+            prop_assert_eq!(texts, rows.iter().map(|row| row[0].as_deref()).collect::<Vec<_>>());
+        }
+    }
+}

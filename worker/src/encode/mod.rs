@@ -1,0 +1,117 @@
+//! Row to body bytes, CSV or JSON. Pure: no value is changed on the way; a value that a form cannot carry is an error
+//! that names its column, never a damaged row. Which form an attempt uses is decided in [`ladder`].
+
+mod csv;
+mod json;
+pub(crate) mod ladder;
+
+use starlift_common::job::CellKind;
+use starlift_common::row::Row;
+
+use csv::CsvEncoder;
+use json::JsonEncoder;
+use ladder::Form;
+
+/// Why a row cannot be written in the chosen form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EncodeError {
+    /// The server would read another value back. `column` is an index.
+    Collision { column: usize, with: Collision },
+    /// The server filters rows that are not UTF-8.
+    NotUtf8 { column: usize },
+}
+
+/// What in a value clashes with the form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collision {
+    /// The bytes of a delimiter, alone or together with their surroundings.
+    Delimiter,
+    /// The text `\N`, which means NULL in CSV.
+    NullMark,
+    /// A row without a byte, which the server skips as a blank line.
+    BlankLine,
+}
+
+/// Writes rows in one form. Bodies are `open row (between row)* close`.
+pub(crate) enum Encoder {
+    Csv(CsvEncoder),
+    Json(JsonEncoder),
+}
+
+impl Encoder {
+    /// `columns` and `kinds` are as many as the cells of each row.
+    pub(crate) fn new(form: &Form, columns: &[String], kinds: &[CellKind]) -> Self {
+        match form {
+            Form::Csv { column, row } => Self::Csv(CsvEncoder::new(column, row)),
+            Form::Json => Self::Json(JsonEncoder::new(columns, kinds)),
+        }
+    }
+
+    /// Appends the row to `out`; after an error `out` is as it was.
+    pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let start = out.len();
+        let result = match self {
+            Self::Csv(csv) => csv.encode(row, out),
+            Self::Json(json) => json.encode(row, out),
+        };
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    pub(crate) fn open(&self) -> &'static [u8] {
+        match self {
+            Self::Csv(_) => b"",
+            Self::Json(_) => b"[",
+        }
+    }
+
+    pub(crate) fn between(&self) -> &'static [u8] {
+        match self {
+            Self::Csv(_) => b"",
+            Self::Json(_) => b",",
+        }
+    }
+
+    pub(crate) fn close(&self) -> &'static [u8] {
+        match self {
+            Self::Csv(_) => b"",
+            Self::Json(_) => b"]",
+        }
+    }
+}
+
+/// The first cell that is not UTF-8; for the message, once a whole row was found not to be.
+fn invalid_utf8_column(row: &Row<'_>) -> EncodeError {
+    let column = row
+        .cells()
+        .position(|cell| cell.is_some_and(|cell| std::str::from_utf8(cell).is_err()));
+    EncodeError::NotUtf8 {
+        column: column.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Rows for tests: owned cells, and the way to the borrowed ones.
+
+    use starlift_common::row::RowBuffer;
+
+    pub(crate) type Cells = Vec<Option<Vec<u8>>>;
+
+    pub(crate) fn buffer(cells: &Cells) -> RowBuffer {
+        let mut buffer = RowBuffer::default();
+        for cell in cells {
+            assert!(buffer.push(cell.as_deref()), "short enough to address");
+        }
+        buffer
+    }
+
+    pub(crate) fn cells(texts: &[Option<&str>]) -> Cells {
+        texts
+            .iter()
+            .map(|text| text.map(|text| text.as_bytes().to_vec()))
+            .collect()
+    }
+}
