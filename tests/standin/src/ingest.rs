@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::csv::{CsvReader, Record};
 use crate::expr::{Evaluator, Verdict};
 use crate::json;
+use crate::packed::Packed;
 use crate::params::Format;
 use crate::plan::{Plan, PlanError, Target};
 use crate::store::{ColumnType, RowWriter, Store, StoreError, Stored, Table};
@@ -29,6 +30,7 @@ pub(crate) struct Outcome {
 
 /// A load in progress.
 pub(crate) struct Ingest {
+    packed: Option<Packed>,
     decoder: Decoder,
     rows: Rows,
 }
@@ -59,7 +61,8 @@ impl Ingest {
         };
         let writer = store.begin_rows(table, txn)?;
         let outcome = Outcome::default();
-        Ok(Self { decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
+        let packed = plan.codec.map(Packed::new);
+        Ok(Self { packed, decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
     }
 
     /// Takes the next bytes of a body. After a failure the rest is only counted.
@@ -68,6 +71,13 @@ impl Ingest {
         if self.rows.outcome.failed.is_some() {
             return;
         }
+        match &mut self.packed {
+            Some(packed) => packed.push(chunk),
+            None => self.decode(chunk),
+        }
+    }
+
+    fn decode(&mut self, chunk: &[u8]) {
         match &mut self.decoder {
             Decoder::Csv(reader) => {
                 let rows = &mut self.rows;
@@ -84,8 +94,13 @@ impl Ingest {
         self.rows.outcome.counts.bytes
     }
 
-    /// One request's body has ended; a JSON body must be complete by now.
+    /// One request's body has ended; a packed or a JSON body must be complete by now.
     pub(crate) fn end_of_load(&mut self) {
+        if let Some(packed) = &mut self.packed
+            && let Err(error) = packed.take().unpack(&mut |chunk| self.decode(chunk))
+        {
+            self.rows.outcome.failed.get_or_insert(error.to_string());
+        }
         if let Decoder::Json(body) = &mut self.decoder {
             let body = std::mem::take(body);
             self.rows.json(&body);

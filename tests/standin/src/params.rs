@@ -17,10 +17,21 @@ pub(crate) enum Format {
     Json,
 }
 
+/// How the bytes of a body are packed. A CSV body says so by its format's name, a JSON body by `compression` or
+/// `Content-Encoding`, which do nothing to CSV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Gzip,
+    Deflate,
+    Zstd,
+    Lz4Frame,
+}
+
 /// Headers that shape a load. Two loads of one transaction must be equal in all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadParams {
     pub(crate) format: Format,
+    pub(crate) codec: Option<Codec>,
     pub(crate) columns: Option<String>,
     pub(crate) filter: Option<String>,
     pub(crate) column_separator: Option<String>,
@@ -52,13 +63,30 @@ pub(crate) struct Quoting {
 const OTHERS: [&str; 6] =
     ["timezone", "load_mem_limit", "exec_mem_limit", "negative", "partial_update_mode", "load_dop"];
 
-/// The `format` header; the error is the server's text.
-pub(crate) fn format(headers: &HeaderMap) -> Result<Format, String> {
-    match header(headers, "format") {
-        None => Ok(Format::Csv),
-        Some(name) if name.is_empty() || name.eq_ignore_ascii_case("csv") => Ok(Format::Csv),
-        Some(name) if name.eq_ignore_ascii_case("json") => Ok(Format::Json),
-        Some(name) => Err(format!("unknown data format, format={name}")),
+/// The `format` header, and the codec that is part of its name; the error is the server's text.
+pub(crate) fn format(headers: &HeaderMap) -> Result<(Format, Option<Codec>), String> {
+    let name = header(headers, "format").unwrap_or_default();
+    match name.to_ascii_lowercase().as_str() {
+        "" | "csv" => Ok((Format::Csv, None)),
+        "json" => Ok((Format::Json, None)),
+        "gzip" => Ok((Format::Csv, Some(Codec::Gzip))),
+        "deflate" => Ok((Format::Csv, Some(Codec::Deflate))),
+        "zstd" => Ok((Format::Csv, Some(Codec::Zstd))),
+        "lz4" => Ok((Format::Csv, Some(Codec::Lz4Frame))),
+        _ => Err(format!("unknown data format, format={name}")),
+    }
+}
+
+/// The codec of a JSON body.
+fn json_codec(headers: &HeaderMap) -> Result<Option<Codec>, String> {
+    let Some(name) = filled(headers, "compression").or_else(|| filled(headers, "content-encoding")) else {
+        return Ok(None);
+    };
+    match name.to_ascii_lowercase().as_str() {
+        "gzip" => Ok(Some(Codec::Gzip)),
+        "zstd" => Ok(Some(Codec::Zstd)),
+        "lz4_frame" => Ok(Some(Codec::Lz4Frame)),
+        _ => Err(format!("unsupported compression type: {name}")),
     }
 }
 
@@ -92,14 +120,17 @@ pub(crate) fn max_filter_ratio(headers: &HeaderMap) -> Result<f64, String> {
 }
 
 impl LoadParams {
-    /// Reads everything; only `format` can be wrong at this point.
+    /// Reads everything; only the format and its packing can be wrong at this point.
     pub(crate) fn read(headers: &HeaderMap, interface: Interface) -> Result<Self, String> {
         let quoting = match interface {
             Interface::StreamLoad => Quoting::read(headers),
             Interface::Transaction => Quoting::default(),
         };
+        let (format, codec) = format(headers)?;
+        let codec = if format == Format::Json { json_codec(headers)? } else { codec };
         Ok(Self {
-            format: format(headers)?,
+            format,
+            codec,
             columns: filled(headers, "columns"),
             filter: filled(headers, "where"),
             column_separator: filled(headers, "column_separator"),

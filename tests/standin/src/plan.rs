@@ -1,7 +1,7 @@
 //! From load headers and a table to a plan: which source column feeds which table column, how the body is cut, how
 //! strict the load is. Pure. `ingest.rs` carries a plan out.
 
-use crate::params::{Format, LoadParams, Quoting};
+use crate::params::{Codec, Format, LoadParams, Quoting};
 use crate::store::{Model, Table};
 
 /// The source column that tells upserts (0) from deletes (1) in primary key tables.
@@ -11,6 +11,7 @@ const OP_COLUMN: &str = "__op";
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) format: Format,
+    pub(crate) codec: Option<Codec>,
     /// Source columns in file order, as written in `columns` or as the table names them.
     pub(crate) sources: Vec<String>,
     /// One per table column.
@@ -75,6 +76,7 @@ impl Plan {
         };
         let mut plan = Self {
             format: params.format,
+            codec: params.codec,
             sources: Vec::new(),
             targets: Vec::new(),
             op: None,
@@ -155,9 +157,6 @@ fn check_combinations(params: &LoadParams, table: &Table) -> Result<(), PlanErro
     }
     if params.partial_update || params.merge_condition.is_some() {
         return refuse("partial and conditional updates are not served by this stand-in");
-    }
-    if params.format == Format::Json && (params.compression.is_some() || params.content_encoding.is_some()) {
-        return refuse("compressed bodies are not served by this stand-in");
     }
     Ok(())
 }

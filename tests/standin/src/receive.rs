@@ -31,7 +31,7 @@ pub(crate) enum Received {
 
 /// Length and format limits, checked before a byte of the body is read. `declared_before` is what earlier loads of the
 /// transaction have declared. The error is the server's text.
-pub(crate) fn check_size(node: &Node, headers: &HeaderMap, declared_before: u64) -> Result<Format, String> {
+pub(crate) fn check_size(node: &Node, headers: &HeaderMap, declared_before: u64) -> Result<(), String> {
     let length = declared_before + declared_length(headers);
     let max_mb = node.backend().streaming_load_max_mb.load(Ordering::Relaxed);
     let max = max_mb.saturating_mul(1 << 20);
@@ -40,7 +40,7 @@ pub(crate) fn check_size(node: &Node, headers: &HeaderMap, declared_before: u64)
             "body size {length} exceed limit: {max}, adjust streaming_load_max_mb in be.conf to load more at once"
         ));
     }
-    let format = params::format(headers)?;
+    let (format, _) = params::format(headers)?;
     let json_max = node.cluster.config.streaming_load_max_batch_size_mb << 20;
     if format == Format::Json && length > json_max && !params::flag(headers, "ignore_json_size") {
         return Err(format!(
@@ -48,7 +48,7 @@ pub(crate) fn check_size(node: &Node, headers: &HeaderMap, declared_before: u64)
              Set ignore_json_size to skip the check, although it may lead huge memory consuming."
         ));
     }
-    Ok(format)
+    Ok(())
 }
 
 /// `Content-Length`, 0 when absent or chunked.

@@ -284,3 +284,18 @@ fn a_row_that_is_no_utf8_is_filtered() {
     reply.expect("Fail", "too many filtered rows");
     assert!(curl("GET", &reply.text("ErrorURL")).send().body.contains("Invalid UTF-8 row"));
 }
+
+#[test]
+fn packed_csv_is_named_by_its_format_and_packed_json_by_its_compression() {
+    let server = Server::new();
+    let url = format!("http://{}/api/shop/orders/_stream_load", server.be(0));
+    let csv = zstd::encode_all("1,a,2\n2,b,3\n".as_bytes(), 1).unwrap();
+    let reply = curl("PUT", &url).headers(&[CSV, "format: zstd", "compression: zstd"]).body(csv.clone()).send();
+    assert_eq!(reply.number("NumberLoadedRows"), 2);
+    assert_eq!(reply.number("LoadBytes"), csv.len() as u64);
+    let json = zstd::encode_all("{\"id\":3}".as_bytes(), 1).unwrap();
+    curl("PUT", &url).headers(&["format: json", "compression: zstd"]).body(json).send().expect("Success", "OK");
+    let as_text = curl("PUT", &url).headers(&[CSV, "format: csv", "compression: zstd"]).body(csv).send();
+    as_text.expect("Fail", "too many filtered rows");
+    assert_eq!(server.rows(), 3);
+}
