@@ -26,7 +26,10 @@ impl Record<'_> {
     /// `None` is NULL: the whole field is `\N`.
     #[inline]
     pub(crate) fn field(&self, place: usize) -> Option<&[u8]> {
-        let text = self.fields.get(place).map_or(&[][..], |range| &self.text[range.clone()]);
+        let text = self
+            .fields
+            .get(place)
+            .map_or(&[][..], |range| &self.text[range.clone()]);
         (text != b"\\N").then_some(text)
     }
 }
@@ -67,7 +70,11 @@ impl CsvReader {
     }
 
     /// Hands every record that is complete now to `row`; keeps the rest.
-    pub(crate) fn feed(&mut self, chunk: &[u8], row: &mut impl FnMut(&Record<'_>)) -> Result<(), RecordTooLong> {
+    pub(crate) fn feed(
+        &mut self,
+        chunk: &[u8],
+        row: &mut impl FnMut(&Record<'_>),
+    ) -> Result<(), RecordTooLong> {
         if self.carry.is_empty() {
             let used = self.records(chunk, false, row);
             self.carry.extend_from_slice(&chunk[used..]);
@@ -78,7 +85,11 @@ impl CsvReader {
             joined.drain(..used);
             self.carry = joined;
         }
-        if self.carry.len() > RECORD_BYTES_MAX { Err(RecordTooLong) } else { Ok(()) }
+        if self.carry.len() > RECORD_BYTES_MAX {
+            Err(RecordTooLong)
+        } else {
+            Ok(())
+        }
     }
 
     /// The last record may lack its delimiter.
@@ -93,7 +104,13 @@ impl CsvReader {
         while start < data.len() {
             let rest = &data[start..];
             let found = if self.quoting.is_quoted() {
-                self.cutter.cut_quoted(rest, self.separator.needle(), self.delimiter.needle(), &self.quoting, last)
+                self.cutter.cut_quoted(
+                    rest,
+                    self.separator.needle(),
+                    self.delimiter.needle(),
+                    &self.quoting,
+                    last,
+                )
             } else {
                 find(&self.delimiter, rest)
                     .map(|at| (at, at + self.delimiter.needle().len()))
@@ -112,10 +129,15 @@ impl CsvReader {
             let text: &[u8] = if self.quoting.is_quoted() {
                 &self.cutter.unescaped
             } else {
-                self.cutter.cut_plain(raw, &self.separator, self.quoting.trim_space);
+                self.cutter
+                    .cut_plain(raw, &self.separator, self.quoting.trim_space);
                 raw
             };
-            row(&Record { raw, text, fields: &self.cutter.fields });
+            row(&Record {
+                raw,
+                text,
+                fields: &self.cutter.fields,
+            });
         }
         start
     }
@@ -213,21 +235,32 @@ impl Cutter {
 
     /// Takes what stands behind an escape byte; returns how many bytes that was.
     fn push_escaped(&mut self, rest: &[u8], separator: &[u8], delimiter: &[u8]) -> usize {
-        let length = [separator, delimiter].iter().find(|mark| rest.starts_with(mark)).map_or(1, |mark| mark.len());
+        let length = [separator, delimiter]
+            .iter()
+            .find(|mark| rest.starts_with(mark))
+            .map_or(1, |mark| mark.len());
         self.unescaped.extend_from_slice(&rest[..length]);
         length
     }
 
     fn end_field(&mut self, start: usize, trim_space: bool) {
         let whole = start..self.unescaped.len();
-        self.fields.push(if trim_space { trimmed(&self.unescaped, &whole) } else { whole });
+        self.fields.push(if trim_space {
+            trimmed(&self.unescaped, &whole)
+        } else {
+            whole
+        });
     }
 }
 
 fn trimmed(text: &[u8], range: &Range<usize>) -> Range<usize> {
     let field = &text[range.clone()];
     let left = field.iter().take_while(|byte| **byte == b' ').count();
-    let right = field[left..].iter().rev().take_while(|byte| **byte == b' ').count();
+    let right = field[left..]
+        .iter()
+        .rev()
+        .take_while(|byte| **byte == b' ')
+        .count();
     range.start + left..range.end - right
 }
 
@@ -236,11 +269,21 @@ mod tests {
     use super::*;
 
     /// All records as lists of optional texts, fed in chunks of `step` bytes.
-    fn read(body: &[u8], separator: &str, delimiter: &str, quoting: &Quoting, step: usize) -> Vec<Vec<Option<String>>> {
+    fn read(
+        body: &[u8],
+        separator: &str,
+        delimiter: &str,
+        quoting: &Quoting,
+        step: usize,
+    ) -> Vec<Vec<Option<String>>> {
         let mut rows = Vec::new();
         let mut reader = CsvReader::new(separator.as_bytes(), delimiter.as_bytes(), quoting);
         let mut row = |record: &Record<'_>| {
-            let cells = (0..record.len()).map(|place| record.field(place).map(|cell| String::from_utf8_lossy(cell).into()));
+            let cells = (0..record.len()).map(|place| {
+                record
+                    .field(place)
+                    .map(|cell| String::from_utf8_lossy(cell).into())
+            });
             rows.push(cells.collect());
         };
         for chunk in body.chunks(step) {
@@ -251,26 +294,45 @@ mod tests {
     }
 
     fn cells(texts: &[&str]) -> Vec<Option<String>> {
-        texts.iter().map(|text| (*text != "\\N").then(|| (*text).to_owned())).collect()
+        texts
+            .iter()
+            .map(|text| (*text != "\\N").then(|| (*text).to_owned()))
+            .collect()
     }
 
     #[test]
     fn records_are_the_same_however_the_body_is_chunked() {
         let body = b"1||a\r||\\N##2||\"||b##\n####3||||";
-        let want = vec![cells(&["1", "a\r", "\\N"]), cells(&["2", "\"", "b"]), cells(&["\n"]), cells(&["3", "", ""])];
+        let want = vec![
+            cells(&["1", "a\r", "\\N"]),
+            cells(&["2", "\"", "b"]),
+            cells(&["\n"]),
+            cells(&["3", "", ""]),
+        ];
         for step in 1..=body.len() {
-            assert_eq!(read(body, "||", "##", &Quoting::default(), step), want, "step {step}");
+            assert_eq!(
+                read(body, "||", "##", &Quoting::default(), step),
+                want,
+                "step {step}"
+            );
         }
     }
 
     #[test]
     fn blank_lines_are_skipped_and_a_trailing_separator_adds_a_field() {
-        assert_eq!(read(b"\n1,\n\n", ",", "\n", &Quoting::default(), 99), vec![cells(&["1", ""])]);
+        assert_eq!(
+            read(b"\n1,\n\n", ",", "\n", &Quoting::default(), 99),
+            vec![cells(&["1", ""])]
+        );
     }
 
     #[test]
     fn enclosed_fields_hold_separators_and_doubled_quotes() {
-        let quoting = Quoting { enclose: Some(b'"'), escape: Some(b'\\'), ..Quoting::default() };
+        let quoting = Quoting {
+            enclose: Some(b'"'),
+            escape: Some(b'\\'),
+            ..Quoting::default()
+        };
         let body = b"\"a,b\n\"\"c\",x\"y,\\,z\n\"\",\"\\\"\"\n";
         let want = vec![cells(&["a,b\n\"c", "x\"y", ",z"]), cells(&["", "\""])];
         for step in 1..=body.len() {
@@ -280,7 +342,14 @@ mod tests {
 
     #[test]
     fn header_lines_and_blanks_are_dropped_on_request() {
-        let quoting = Quoting { skip_header: 1, trim_space: true, ..Quoting::default() };
-        assert_eq!(read(b"id,name\n 1 , a b \n", ",", "\n", &quoting, 3), vec![cells(&["1", "a b"])]);
+        let quoting = Quoting {
+            skip_header: 1,
+            trim_space: true,
+            ..Quoting::default()
+        };
+        assert_eq!(
+            read(b"id,name\n 1 , a b \n", ",", "\n", &quoting, 3),
+            vec![cells(&["1", "a b"])]
+        );
     }
 }

@@ -45,22 +45,37 @@ impl Op {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Action {
     /// Nothing is done; `status` and `message` are the answer in the operation's own JSON shape.
-    Refuse { status: String, message: String },
+    Refuse {
+        status: String,
+        message: String,
+    },
     /// Nothing is done; this HTTP status with a plain body is the answer.
-    Http { code: u16, body: String },
+    Http {
+        code: u16,
+        body: String,
+    },
     /// Nothing is done and the connection is cut before `100 Continue` and before any answer.
     Cut,
     /// The connection is cut after this many bytes of the body were taken.
-    CutBody { after_bytes: u64 },
+    CutBody {
+        after_bytes: u64,
+    },
     /// The operation is performed, then the connection is cut instead of answering.
     DoThenCut,
     /// The operation is performed, then `status` and `message` are answered instead of the truth.
-    DoThenAnswer { status: String, message: String },
+    DoThenAnswer {
+        status: String,
+        message: String,
+    },
     /// The operation waits until `release` is called.
     Hold,
-    DelayBefore { ms: u64 },
+    DelayBefore {
+        ms: u64,
+    },
     /// Performed at once, answered late.
-    DelayAfter { ms: u64 },
+    DelayAfter {
+        ms: u64,
+    },
 }
 
 /// One rule.
@@ -94,7 +109,14 @@ fn always() -> f64 {
 impl Fault {
     /// Strikes the next request of that kind, once.
     pub fn once(op: Op, action: Action) -> Self {
-        Self { op, label: None, count: Some(1), probability: 1.0, seed: 0, action }
+        Self {
+            op,
+            label: None,
+            count: Some(1),
+            probability: 1.0,
+            seed: 0,
+            action,
+        }
     }
 
     /// Only for labels containing `text`.
@@ -142,7 +164,11 @@ struct Rule {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { rules: Mutex::default(), released: watch::Sender::new(0), held: watch::Sender::new(0) }
+        Self {
+            rules: Mutex::default(),
+            released: watch::Sender::new(0),
+            held: watch::Sender::new(0),
+        }
     }
 }
 
@@ -186,7 +212,11 @@ impl Faults {
         let mut rules = self.lock();
         let place = rules.iter_mut().position(|rule| {
             rule.fault.op == op
-                && rule.fault.label.as_deref().is_none_or(|text| label.contains(text))
+                && rule
+                    .fault
+                    .label
+                    .as_deref()
+                    .is_none_or(|text| label.contains(text))
                 && (rule.fault.probability >= 1.0 || rule.random.f64() < rule.fault.probability)
         })?;
         let fault = &mut rules[place].fault;
@@ -247,8 +277,14 @@ mod tests {
     fn the_same_seed_strikes_the_same_requests() {
         let strikes = || {
             let faults = Faults::default();
-            faults.push(Fault::once(Op::Load, Action::Cut).forever().with_probability(0.3, 7));
-            (0..64).map(|_| faults.take(Op::Load, "x").is_some()).collect::<Vec<_>>()
+            faults.push(
+                Fault::once(Op::Load, Action::Cut)
+                    .forever()
+                    .with_probability(0.3, 7),
+            );
+            (0..64)
+                .map(|_| faults.take(Op::Load, "x").is_some())
+                .collect::<Vec<_>>()
         };
         let first = strikes();
         assert_eq!(first, strikes());
@@ -259,6 +295,9 @@ mod tests {
     fn a_rule_is_read_from_json() {
         let text = r#"{"op":"load","label":"x","do":"cut_body","after_bytes":10}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
-        assert_eq!(fault, Fault::once(Op::Load, Action::CutBody { after_bytes: 10 }).label("x"));
+        assert_eq!(
+            fault,
+            Fault::once(Op::Load, Action::CutBody { after_bytes: 10 }).label("x")
+        );
     }
 }

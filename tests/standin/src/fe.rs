@@ -15,19 +15,22 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::cluster::Cluster;
-use crate::faulty;
 use crate::faults::Op;
+use crate::faulty;
 use crate::http::{self, Answer};
 use crate::transactions::FrontendVerdict;
 
 /// Opens frontend `index` for business.
 pub(crate) fn serve(cluster: &Arc<Cluster>, index: usize, listener: TcpListener) {
-    let handler = http::shared(cluster.clone(), move |cluster, request: Request<Incoming>, peer: SocketAddr| {
-        let frontend = Frontend { cluster, index };
-        // The body is dropped here, unread.
-        let (head, _body) = request.into_parts();
-        async move { frontend.answer(head, peer).await }
-    });
+    let handler = http::shared(
+        cluster.clone(),
+        move |cluster, request: Request<Incoming>, peer: SocketAddr| {
+            let frontend = Frontend { cluster, index };
+            // The body is dropped here, unread.
+            let (head, _body) = request.into_parts();
+            async move { frontend.answer(head, peer).await }
+        },
+    );
     cluster.frontends[index].port.serve(listener, handler);
 }
 
@@ -47,9 +50,13 @@ impl Frontend {
         match path.as_slice() {
             ["api", "health"] => self.health().into(),
             ["api", "bootstrap"] => http::json(&json!({"status": "OK", "msg": "Success"})).into(),
-            ["api", db, table, "_stream_load"] if write => closing(self.stream_load(&head, peer, db, table).await),
+            ["api", db, table, "_stream_load"] if write => {
+                closing(self.stream_load(&head, peer, db, table).await)
+            }
             ["api", "transaction", op] if write => self.transaction(&head, peer, op).await,
-            ["api", db, "get_load_state"] if head.method == Method::GET => self.load_state(&head, peer, db).await,
+            ["api", db, "get_load_state"] if head.method == Method::GET => {
+                self.load_state(&head, peer, db).await
+            }
             ["api", db, label, "_cancel"] if write => self.cancel(&head, peer, db, label).await,
             _ => http::with_type(StatusCode::NOT_FOUND, "text/html; charset=UTF-8", "Not Found").into(),
         }
@@ -66,7 +73,8 @@ impl Frontend {
         if let Err(refused) = self.authenticate(head, peer) {
             return (*refused).into();
         }
-        let expects = http::header(&head.headers, "expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
+        let expects =
+            http::header(&head.headers, "expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
         if !expects && head.version != Version::HTTP_10 {
             return failed("class com.starrocks.common.DdlException: There is no 100-continue header").into();
         }
@@ -139,7 +147,10 @@ impl Frontend {
         }
         let perform = async |_| {
             self.cluster.requests.count("commit");
-            match self.cluster.with_txns(|txns, now| txns.commit_from_frontend(now, db, label)) {
+            match self
+                .cluster
+                .with_txns(|txns, now| txns.commit_from_frontend(now, db, label))
+            {
                 FrontendVerdict::Done { id } => {
                     self.cluster.publish(id);
                     if self.cluster.wait_visible(id, patience).await {
@@ -159,7 +170,10 @@ impl Frontend {
         }
         let perform = async |_| {
             self.cluster.requests.count("rollback");
-            match self.cluster.with_txns(|txns, now| txns.rollback_from_frontend(now, db, label)) {
+            match self
+                .cluster
+                .with_txns(|txns, now| txns.rollback_from_frontend(now, db, label))
+            {
                 FrontendVerdict::Done { id } => {
                     self.cluster.discard(&[id]);
                     done(id, label, "").into()
@@ -212,9 +226,10 @@ impl Frontend {
         if !self.cluster.store.database_exists(db) {
             return rest_result("FAILED", "1", &format!("unknown database, database={db}"));
         }
-        let known = self
-            .cluster
-            .with_txns(|txns, _| txns.latest(db, label).map(|txn| (txn.state.name(), txn.reason.clone())));
+        let known = self.cluster.with_txns(|txns, _| {
+            txns.latest(db, label)
+                .map(|txn| (txn.state.name(), txn.reason.clone()))
+        });
         let (state, reason) = known.unwrap_or(("UNKNOWN", String::new()));
         let mut answer: HashMap<&str, Value> = [("state", state), ("status", "OK"), ("code", "0")]
             .into_iter()
@@ -256,7 +271,9 @@ impl Frontend {
         };
         let body = json!({"status": "FAILED", "code": "1", "msg": message, "message": message});
         let mut reply = http::json_with(StatusCode::UNAUTHORIZED, &body);
-        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
+        reply
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
         Err(Box::new(reply))
     }
 
@@ -271,7 +288,8 @@ impl Frontend {
     }
 
     async fn redirect_to_backend(&self, head: &Head, backend: usize) -> Answer {
-        self.redirect(head, &self.cluster.backends[backend].advertised).await
+        self.redirect(head, &self.cluster.backends[backend].advertised)
+            .await
     }
 
     /// 307 with path and query copied, no userinfo, an empty body.
@@ -306,7 +324,9 @@ fn redirect_reply(location: &str) -> Reply {
 fn closing(answer: Answer) -> Answer {
     match answer {
         Answer::Reply(mut reply) => {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
             Answer::Reply(reply)
         }
         Answer::Cut => Answer::Cut,
@@ -330,7 +350,9 @@ fn failed(message: &str) -> Reply {
 }
 
 fn failed_with_class(message: &str) -> Reply {
-    failed(&format!("class com.starrocks.common.StarRocksException: {message}"))
+    failed(&format!(
+        "class com.starrocks.common.StarRocksException: {message}"
+    ))
 }
 
 fn transaction_shape(status: &str, message: &str) -> Reply {
@@ -343,5 +365,10 @@ fn rest_shape(status: &str, message: &str) -> Reply {
 
 fn rest_result(status: &str, code: &str, message: &str) -> Reply {
     let short = if status == "OK" { "OK" } else { message };
-    http::json(&HashMap::from([("status", status), ("code", code), ("msg", message), ("message", short)]))
+    http::json(&HashMap::from([
+        ("status", status),
+        ("code", code),
+        ("msg", message),
+        ("message", short),
+    ]))
 }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use crate::csv::{CsvReader, Record};
-use crate::expr::{Evaluator, Verdict};
+use crate::expr::{Derived, Evaluator, Verdict};
 use crate::json;
 use crate::packed::Packed;
 use crate::params::Format;
 use crate::plan::{Plan, PlanError, Target};
 use crate::store::{ColumnType, RowWriter, Store, StoreError, Stored, Table};
-use crate::types::convert;
 use crate::transactions::Counts;
+use crate::types::convert;
 
 /// How many error lines a load keeps for its ErrorURL.
 const ERROR_LINES_MAX: usize = 50;
@@ -54,15 +54,27 @@ impl Ingest {
     pub(crate) fn new(store: &Store, table: &Arc<Table>, txn: i64, plan: Plan) -> Result<Self, IngestError> {
         let evaluator = Evaluator::new(&plan, table)?;
         let decoder = match plan.format {
-            Format::Csv => {
-                Decoder::Csv(Box::new(CsvReader::new(&plan.column_separator, &plan.row_delimiter, &plan.quoting)))
-            }
+            Format::Csv => Decoder::Csv(Box::new(CsvReader::new(
+                &plan.column_separator,
+                &plan.row_delimiter,
+                &plan.quoting,
+            ))),
             Format::Json => Decoder::Json(Vec::new()),
         };
         let writer = store.begin_rows(table, txn)?;
         let outcome = Outcome::default();
         let packed = plan.codec.map(Packed::new);
-        Ok(Self { packed, decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
+        Ok(Self {
+            packed,
+            decoder,
+            rows: Rows {
+                plan,
+                table: table.clone(),
+                writer,
+                evaluator,
+                outcome,
+            },
+        })
     }
 
     /// Takes the next bytes of a body. After a failure the rest is only counted.
@@ -115,7 +127,9 @@ impl Ingest {
             let rows = &mut self.rows;
             reader.finish(&mut |record| rows.csv(record));
         }
-        let Rows { writer, mut outcome, .. } = self.rows;
+        let Rows {
+            writer, mut outcome, ..
+        } = self.rows;
         if let Err(error) = writer.finish() {
             outcome.failed.get_or_insert(error.to_string());
         }
@@ -199,12 +213,20 @@ impl Rows {
                 return;
             }
         };
-        let delete = self.plan.op.as_ref().is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
+        let delete = self
+            .plan
+            .op
+            .as_ref()
+            .is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
         let row = match convert_row(&self.plan, &self.table, cells, &derived, delete) {
             Ok(row) => row,
             Err(reason) => return self.filtered(&reason, raw),
         };
-        let written = if delete { self.writer.push_delete(&row) } else { self.writer.push(&row) };
+        let written = if delete {
+            self.writer.push_delete(&row)
+        } else {
+            self.writer.push(&row)
+        };
         match written {
             Ok(()) => self.outcome.counts.loaded += 1,
             Err(error) => self.outcome.failed = Some(error.to_string()),
@@ -226,13 +248,20 @@ fn convert_row<'a, C: Cells + ?Sized>(
     plan: &'a Plan,
     table: &Table,
     cells: &'a C,
-    derived: &'a [Option<Vec<u8>>],
+    derived: &'a [Derived],
     delete: bool,
 ) -> Result<Vec<Stored<'a>>, String> {
     let mut row = Vec::with_capacity(table.columns.len());
     for (column, target) in table.columns.iter().zip(&plan.targets) {
         if delete && !column.key {
             row.push(Stored::Null);
+            continue;
+        }
+        if let Target::Derived(place) = target
+            && let Some(Derived::Binary(bytes)) = derived.get(*place)
+            && column.kind == ColumnType::Varbinary
+        {
+            row.push(Stored::Blob(bytes.into()));
             continue;
         }
         let strict = match target {
@@ -252,11 +281,14 @@ fn convert_row<'a, C: Cells + ?Sized>(
 fn target_cell<'a, C: Cells + ?Sized>(
     target: &'a Target,
     cells: &'a C,
-    derived: &'a [Option<Vec<u8>>],
+    derived: &'a [Derived],
 ) -> Option<&'a [u8]> {
     match target {
         Target::Source(place) => cells.cell(*place),
-        Target::Derived(place) => derived.get(*place).and_then(Option::as_deref),
+        Target::Derived(place) => match derived.get(*place)? {
+            Derived::Null => None,
+            Derived::Text(bytes) | Derived::Binary(bytes) => Some(bytes),
+        },
         Target::Default(text) => text.as_deref(),
     }
 }

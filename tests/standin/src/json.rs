@@ -32,12 +32,22 @@ pub(crate) fn read<'a>(
     sources: &[String],
     row: &mut dyn FnMut(&Cells<'a>, &'a [u8]),
 ) -> Result<(), JsonError> {
-    let Some(first) = body.iter().find(|byte| !byte.is_ascii_whitespace()) else { return Ok(()) };
+    let Some(first) = body.iter().find(|byte| !byte.is_ascii_whitespace()) else {
+        return Ok(());
+    };
     if !matches!(first, b'{' | b'[') {
-        return Err(JsonError(format!("illegal json started with {}", char::from(*first))));
+        return Err(JsonError(format!(
+            "illegal json started with {}",
+            char::from(*first)
+        )));
     }
     let text = std::str::from_utf8(body).map_err(|_| JsonError("Invalid UTF-8 in json body".to_owned()))?;
-    let mut reader = Reader { options, sources, row, cells: Vec::with_capacity(sources.len()) };
+    let mut reader = Reader {
+        options,
+        sources,
+        row,
+        cells: Vec::with_capacity(sources.len()),
+    };
     let mut documents = Deserializer::from_str(text);
     while documents_left(&mut documents)? {
         let document = <&RawValue as serde::Deserialize>::deserialize(&mut documents)
@@ -67,7 +77,9 @@ impl<'a> Reader<'a, '_> {
         let is_array = |value: &RawValue| value.get().starts_with('[');
         if self.options.strip_outer_array {
             if !is_array(document) {
-                return Err(JsonError("the value should be array type with strip_outer_array=true".to_owned()));
+                return Err(JsonError(
+                    "the value should be array type with strip_outer_array=true".to_owned(),
+                ));
             }
             return self.elements(document, true);
         }
@@ -94,7 +106,11 @@ impl<'a> Reader<'a, '_> {
         let mut reader = Deserializer::from_str(array.get());
         let mut failed = None;
         let each = Elements(|element: &'a RawValue| {
-            let done = if outer && !self.options.root.is_empty() { self.rooted(element) } else { self.record(element) };
+            let done = if outer && !self.options.root.is_empty() {
+                self.rooted(element)
+            } else {
+                self.record(element)
+            };
             failed = done.err();
             failed.is_none()
         });
@@ -113,8 +129,13 @@ impl<'a> Reader<'a, '_> {
                 *cell = follow(record, path).and_then(cell_of);
             }
         } else {
-            let fields = Fields { sources: self.sources, cells: &mut self.cells };
-            Deserializer::from_str(record.get()).deserialize_map(fields).map_err(|error| JsonError::syntax(&error))?;
+            let fields = Fields {
+                sources: self.sources,
+                cells: &mut self.cells,
+            };
+            Deserializer::from_str(record.get())
+                .deserialize_map(fields)
+                .map_err(|error| JsonError::syntax(&error))?;
         }
         (self.row)(&self.cells, record.get().as_bytes());
         Ok(())
@@ -129,7 +150,9 @@ fn cell_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
         b't' => Some(Cow::Borrowed(b"1")),
         b'f' => Some(Cow::Borrowed(b"0")),
         b'"' if !text.contains('\\') => Some(Cow::Borrowed(&text.as_bytes()[1..text.len() - 1])),
-        b'"' => serde_json::from_str::<String>(text).ok().map(|text| Cow::Owned(text.into_bytes())),
+        b'"' => serde_json::from_str::<String>(text)
+            .ok()
+            .map(|text| Cow::Owned(text.into_bytes())),
         _ => Some(Cow::Borrowed(text.as_bytes())),
     }
 }
@@ -150,7 +173,12 @@ fn follow<'a>(value: &'a RawValue, path: &[Step]) -> Option<&'a RawValue> {
                 });
                 reader.deserialize_seq(pick).ok()?;
             }
-            Step::Key(key) => reader.deserialize_map(Lookup { key, found: &mut found }).ok()?,
+            Step::Key(key) => reader
+                .deserialize_map(Lookup {
+                    key,
+                    found: &mut found,
+                })
+                .ok()?,
         }
         found
     })
@@ -191,7 +219,10 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut guess = 0;
-        while let Some(place) = map.next_key_seed(KeyPlace { sources: self.sources, guess })? {
+        while let Some(place) = map.next_key_seed(KeyPlace {
+            sources: self.sources,
+            guess,
+        })? {
             match place {
                 Some(place) => {
                     self.cells[place] = cell_of(map.next_value::<&'de RawValue>()?);
@@ -262,11 +293,17 @@ impl<'de> Visitor<'de> for Lookup<'_, 'de> {
 mod tests {
     use super::*;
 
-    fn rows(body: &str, options: &JsonOptions, sources: &[&str]) -> Result<Vec<Vec<Option<String>>>, JsonError> {
+    fn rows(
+        body: &str,
+        options: &JsonOptions,
+        sources: &[&str],
+    ) -> Result<Vec<Vec<Option<String>>>, JsonError> {
         let sources: Vec<String> = sources.iter().map(|name| (*name).to_owned()).collect();
         let mut rows = Vec::new();
         read(body.as_bytes(), options, &sources, &mut |cells, _| {
-            let texts = cells.iter().map(|cell| cell.as_ref().map(|text| String::from_utf8_lossy(text).into()));
+            let texts = cells
+                .iter()
+                .map(|cell| cell.as_ref().map(|text| String::from_utf8_lossy(text).into()));
             rows.push(texts.collect());
         })?;
         Ok(rows)
@@ -278,14 +315,32 @@ mod tests {
 
     #[test]
     fn objects_follow_each_other_with_or_without_newlines() {
-        let got = rows("{\"a\":1}\n{\"b\":\"x\\n\",\"a\":null}{\"A\":5}", &JsonOptions::default(), &["a", "b"]).unwrap();
-        assert_eq!(got, vec![row(&[Some("1"), None]), row(&[None, Some("x\n")]), row(&[None, None])]);
+        let got = rows(
+            "{\"a\":1}\n{\"b\":\"x\\n\",\"a\":null}{\"A\":5}",
+            &JsonOptions::default(),
+            &["a", "b"],
+        )
+        .unwrap();
+        assert_eq!(
+            got,
+            vec![
+                row(&[Some("1"), None]),
+                row(&[None, Some("x\n")]),
+                row(&[None, None])
+            ]
+        );
     }
 
     #[test]
     fn an_array_needs_strip_outer_array_and_the_reverse() {
-        let strip = JsonOptions { strip_outer_array: true, ..JsonOptions::default() };
-        assert_eq!(rows("[{\"a\":1},{\"a\":true}]", &strip, &["a"]).unwrap(), vec![row(&[Some("1")]), row(&[Some("1")])]);
+        let strip = JsonOptions {
+            strip_outer_array: true,
+            ..JsonOptions::default()
+        };
+        assert_eq!(
+            rows("[{\"a\":1},{\"a\":true}]", &strip, &["a"]).unwrap(),
+            vec![row(&[Some("1")]), row(&[Some("1")])]
+        );
         assert!(rows("{\"a\":1}", &strip, &["a"]).is_err());
         let error = rows("[{\"a\":1}]", &JsonOptions::default(), &["a"]).unwrap_err();
         assert!(error.to_string().contains("strip_outer_array"));
@@ -293,8 +348,16 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_text_and_nested_values_their_json() {
-        let got = rows(r#"{"a":123456789012345678901.10,"b":{"x":[1, 2]}}"#, &JsonOptions::default(), &["a", "b"]).unwrap();
-        assert_eq!(got, vec![row(&[Some("123456789012345678901.10"), Some(r#"{"x":[1, 2]}"#)])]);
+        let got = rows(
+            r#"{"a":123456789012345678901.10,"b":{"x":[1, 2]}}"#,
+            &JsonOptions::default(),
+            &["a", "b"],
+        )
+        .unwrap();
+        assert_eq!(
+            got,
+            vec![row(&[Some("123456789012345678901.10"), Some(r#"{"x":[1, 2]}"#)])]
+        );
     }
 
     #[test]
@@ -313,6 +376,11 @@ mod tests {
     fn a_syntax_error_stops_the_load() {
         let error = rows("{\"a\":1}\n{\"a\":", &JsonOptions::default(), &["a"]).unwrap_err();
         assert!(error.to_string().contains("Unrecognized json format"));
-        assert!(rows("x", &JsonOptions::default(), &["a"]).unwrap_err().to_string().contains("illegal json started with x"));
+        assert!(
+            rows("x", &JsonOptions::default(), &["a"])
+                .unwrap_err()
+                .to_string()
+                .contains("illegal json started with x")
+        );
     }
 }
