@@ -32,7 +32,8 @@ pub async fn connect(
     database: Option<&str>,
     settings: SessionSettings<'_>,
 ) -> Result<Conn, Problem> {
-    let mut last = Problem::new(Code::ConnectFailed, format!("data source {} names no host", datasource.name));
+    let mut last =
+        Problem::new(Code::ConnectFailed, format!("data source {} names no host", datasource.name));
     for host in &datasource.hosts {
         match connect_to(datasource, host, database, settings).await {
             Ok(conn) => return Ok(conn),
@@ -78,9 +79,12 @@ async fn open(datasource: &Datasource, host: &str, database: Option<&str>) -> Re
     let result = match &datasource.ssl {
         SslMode::Disable => Conn::new(options).await,
         SslMode::Prefer => {
-            let encrypted = options.clone().ssl_opts(SslOpts::default().with_danger_accept_invalid_certs(true));
+            let encrypted =
+                options.clone().ssl_opts(SslOpts::default().with_danger_accept_invalid_certs(true));
             match Conn::new(encrypted).await {
-                Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)) => Conn::new(options).await,
+                Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)) => {
+                    Conn::new(options).await
+                }
                 other => other,
             }
         }
@@ -128,7 +132,8 @@ pub fn explain(datasource: &Datasource, place: &str, error: &mysql_async::Error)
                 Code::NoPrivilege => format!("grant user {} the missing right", datasource.username),
                 _ => String::new(),
             };
-            let message = format!("data source {name}: {} (server error {})", server.message.trim(), server.code);
+            let message =
+                format!("data source {name}: {} (server error {})", server.message.trim(), server.code);
             Problem::new(code, message).at(place).hint(hint)
         }
         other => unreachable(datasource, place, &other.to_string()),

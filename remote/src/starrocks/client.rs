@@ -89,9 +89,10 @@ impl CallError {
 
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Connect { .. } | Self::NoAnswer { .. } | Self::Malformed { .. } | Self::BadRedirect { .. } => {
-                FailureClass::Transient
-            }
+            Self::Connect { .. }
+            | Self::NoAnswer { .. }
+            | Self::Malformed { .. }
+            | Self::BadRedirect { .. } => FailureClass::Transient,
             Self::Unauthorized { .. } | Self::NotAllowed { .. } => FailureClass::Permanent,
             Self::Refused { answer, .. } => answer.class(),
         }
@@ -103,20 +104,28 @@ impl CallError {
             Self::Connect { host, redirected: true, .. } => (
                 Code::BackendUnreachable,
                 host,
-                format!("open that port to every worker, or map it: address_map = {{ \"{host}\" = \"HOST:PORT\" }}"),
+                format!(
+                    "open that port to every worker, or map it: address_map = {{ \"{host}\" = \"HOST:PORT\" }}"
+                ),
             ),
-            Self::Connect { host, .. } => {
-                (Code::ConnectFailed, host, "check loadUrl and that the FE is up; its HTTP port is usually 8030".into())
-            }
+            Self::Connect { host, .. } => (
+                Code::ConnectFailed,
+                host,
+                "check loadUrl and that the FE is up; its HTTP port is usually 8030".into(),
+            ),
             Self::NoAnswer { host, .. } | Self::Malformed { host, .. } | Self::BadRedirect { host, .. } => {
                 (Code::LoadFailed, host, String::new())
             }
-            Self::Unauthorized { host, user, .. } => {
-                (Code::LoginFailed, host, format!("check the password of {user}, and that it has INSERT on the table"))
-            }
-            Self::NotAllowed { host } => {
-                (Code::BackendRefused, host, "add the host or its network to allowed_backends of the data source".into())
-            }
+            Self::Unauthorized { host, user, .. } => (
+                Code::LoginFailed,
+                host,
+                format!("check the password of {user}, and that it has INSERT on the table"),
+            ),
+            Self::NotAllowed { host } => (
+                Code::BackendRefused,
+                host,
+                "add the host or its network to allowed_backends of the data source".into(),
+            ),
             Self::Refused { host, answer } if answer.says_no_backend() => {
                 (Code::NoBackendAlive, host, "SHOW BACKENDS tells which are down".into())
             }
@@ -163,8 +172,11 @@ impl Client {
     pub fn new(datasource: &Datasource, load_urls: &[String]) -> Result<Self, Problem> {
         let urls = if load_urls.is_empty() { &datasource.load_urls } else { load_urls };
         if urls.is_empty() {
-            return Err(Problem::new(Code::InvalidSettings, format!("no FE HTTP address for {}", datasource.name))
-                .hint("set loadUrl in the writer step or load_url in the data source, e.g. fe1:8030"));
+            return Err(Problem::new(
+                Code::InvalidSettings,
+                format!("no FE HTTP address for {}", datasource.name),
+            )
+            .hint("set loadUrl in the writer step or load_url in the data source, e.g. fe1:8030"));
         }
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -173,7 +185,9 @@ impl Client {
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
-            .map_err(|error| Problem::new(Code::Internal, format!("cannot set up the HTTP client: {error}")))?;
+            .map_err(|error| {
+                Problem::new(Code::Internal, format!("cannot set up the HTTP client: {error}"))
+            })?;
         let mut client = Self {
             http,
             user: datasource.username.clone(),
@@ -196,7 +210,8 @@ impl Client {
     pub async fn begin(&self, target: TxnTarget<'_>, headers: &HeaderMap) -> Result<Begun, CallError> {
         let mut tries = 1;
         loop {
-            match self.call(Method::POST, "/api/transaction/begin", Some(target), headers, CALL_TIMEOUT).await {
+            match self.call(Method::POST, "/api/transaction/begin", Some(target), headers, CALL_TIMEOUT).await
+            {
                 Ok(Answered { by, redirected_by, answer }) => {
                     let host = host_of(&by);
                     let Some(txn_id) = answer.txn_id else {
@@ -244,7 +259,13 @@ impl Client {
 
     /// Commits a prepared transaction through any FE. Only the coordinator calls this. `wait_s`: how long the server
     /// may wait for publication; afterwards it answers FAILED although the transaction is committed.
-    pub async fn commit(&self, database: &str, table: &str, label: &Label, wait_s: u32) -> Result<Answer, CallError> {
+    pub async fn commit(
+        &self,
+        database: &str,
+        table: &str,
+        label: &Label,
+        wait_s: u32,
+    ) -> Result<Answer, CallError> {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static("timeout"), HeaderValue::from(wait_s));
         let patience = CALL_TIMEOUT + Duration::from_secs(wait_s.into());
@@ -261,7 +282,8 @@ impl Client {
     /// The state of a label, asked of the leader where it is known: a follower's may lag.
     pub async fn load_state(&self, database: &str, label: &Label) -> Result<TxnState, CallError> {
         let path = format!("/api/{}/get_load_state?label={}", encode(database), encode(label.as_str()));
-        let Answered { by, answer, .. } = self.call(Method::GET, &path, None, &HeaderMap::new(), CALL_TIMEOUT).await?;
+        let Answered { by, answer, .. } =
+            self.call(Method::GET, &path, None, &HeaderMap::new(), CALL_TIMEOUT).await?;
         answer.state.ok_or_else(|| CallError::Refused { host: host_of(&by), answer: Box::new(answer) })
     }
 
@@ -274,12 +296,18 @@ impl Client {
     /// The first lines of the log a refusal points to, fetched from its BE without credentials; holds row values.
     /// Empty when it cannot be had.
     pub async fn error_log(&self, error_url: &str) -> String {
-        let Ok(url) = Url::parse(error_url) else { return String::new() };
-        let Ok(url) = self.mapped(url) else { return String::new() };
+        let Ok(url) = Url::parse(error_url) else {
+            return String::new();
+        };
+        let Ok(url) = self.mapped(url) else {
+            return String::new();
+        };
         if !self.is_allowed(&url) {
             return String::new();
         }
-        let Ok(mut response) = self.http.get(url).timeout(CONNECT_TIMEOUT).send().await else { return String::new() };
+        let Ok(mut response) = self.http.get(url).timeout(CONNECT_TIMEOUT).send().await else {
+            return String::new();
+        };
         if response.status() != StatusCode::OK {
             return String::new();
         }
@@ -344,11 +372,15 @@ impl Client {
                 }
             }
         }
-        Err(CallError::BadRedirect { host: host_of(&url), location: format!("more than {MAX_HOPS} redirects") })
+        Err(CallError::BadRedirect {
+            host: host_of(&url),
+            location: format!("more than {MAX_HOPS} redirects"),
+        })
     }
 
     fn request(&self, method: Method, url: &Url, target: Option<TxnTarget<'_>>) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, url.clone()).basic_auth(&self.user, Some(self.password.expose()));
+        let request =
+            self.http.request(method, url.clone()).basic_auth(&self.user, Some(self.password.expose()));
         match target {
             None => request,
             Some(target) => request
@@ -367,18 +399,23 @@ impl Client {
         let host = host_of(url);
         let response = match request.send().await {
             Ok(response) => response,
-            Err(source) if source.is_connect() => return Err(CallError::Connect { host, redirected, source }),
-            Err(source) => return Err(CallError::NoAnswer { host, source: Some(source) }),
+            Err(source) if source.is_connect() => {
+                return Err(CallError::Connect { host, redirected, source });
+            }
+            Err(source) => {
+                return Err(CallError::NoAnswer { host, source: Some(source) });
+            }
         };
         let status = response.status();
         if status == StatusCode::TEMPORARY_REDIRECT {
-            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let location =
+                response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             return Ok(Reply::Redirect(location.to_owned()));
         }
-        let body = response.bytes().await.map_err(|source| CallError::NoAnswer {
-            host: host.clone(),
-            source: Some(source),
-        })?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(|source| CallError::NoAnswer { host: host.clone(), source: Some(source) })?;
         let answer = Answer::parse(&body);
         match (status, answer) {
             (StatusCode::UNAUTHORIZED, answer) => Err(CallError::Unauthorized {
@@ -406,7 +443,9 @@ impl Client {
     /// The address as this network reaches it.
     fn mapped(&self, mut url: Url) -> Result<Url, CallError> {
         let registered = host_of(&url);
-        let Some(reachable) = self.address_map.get(&registered) else { return Ok(url) };
+        let Some(reachable) = self.address_map.get(&registered) else {
+            return Ok(url);
+        };
         let unusable = || CallError::BadRedirect { host: registered.clone(), location: reachable.clone() };
         let parsed = parse_base(reachable).map_err(|_| unusable())?;
         url.set_host(parsed.host_str()).map_err(|_| unusable())?;

@@ -125,7 +125,11 @@ impl Answer {
 
     /// Status and message in one line, for messages to people.
     pub fn text(&self) -> String {
-        if self.message.is_empty() { self.status.clone() } else { format!("{}: {}", self.status, self.message) }
+        if self.message.is_empty() {
+            self.status.clone()
+        } else {
+            format!("{}: {}", self.status, self.message)
+        }
     }
 
     fn says(&self, words: &str) -> bool {
@@ -139,7 +143,9 @@ mod tests {
 
     #[test]
     fn fe_and_be_answers_are_read_alike() {
-        let be = Answer::parse(br#"{"Status":"OK","Message":"","Label":"L1","TxnId":1011,"NumberLoadedRows":7}"#).unwrap();
+        let be =
+            Answer::parse(br#"{"Status":"OK","Message":"","Label":"L1","TxnId":1011,"NumberLoadedRows":7}"#)
+                .unwrap();
         assert!(be.is_ok());
         assert_eq!((be.txn_id, be.loaded_rows), (Some(1011), 7));
         let fe = Answer::parse(br#"{"status":"FAILED","code":"1","msg":"Not implemented"}"#).unwrap();
@@ -160,7 +166,9 @@ mod tests {
 
     #[test]
     fn a_load_state_is_read() {
-        let answer = Answer::parse(br#"{"state":"PREPARED","status":"OK","code":"0","msg":"Success","message":"OK"}"#).unwrap();
+        let answer =
+            Answer::parse(br#"{"state":"PREPARED","status":"OK","code":"0","msg":"Success","message":"OK"}"#)
+                .unwrap();
         assert_eq!(answer.state, Some(TxnState::Prepared));
     }
 }
