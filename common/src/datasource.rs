@@ -25,12 +25,9 @@ impl Datasources {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
             vec![
-                Problem::new(
-                    Code::InvalidSettings,
-                    format!("cannot read the data source file: {error}"),
-                )
-                .at(place.clone())
-                .hint("name the file with --datasources"),
+                Problem::new(Code::InvalidSettings, format!("cannot read the data source file: {error}"))
+                    .at(place.clone())
+                    .hint("name the file with --datasources"),
             ]
         })?;
         Self::parse(&text, env).map_err(|problems| {
@@ -66,11 +63,7 @@ impl Datasources {
             let guess = did_you_mean(name, self.names());
             Problem::new(Code::UnknownDatasource, format!("unknown data source \"{name}\""))
                 .at(place)
-                .hint(if guess.is_empty() {
-                    known
-                } else {
-                    format!("{guess} {known}")
-                })
+                .hint(if guess.is_empty() { known } else { format!("{guess} {known}") })
         })
     }
 }
@@ -184,9 +177,7 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let text = "[shop]\ntype = 'mysql'\nhost = 'db'\nusername = 'u'\npassword = 'hidden'\n";
         let sources = Datasources::parse(text, &|_| None).expect("a good file");
-        let problem = sources
-            .find("shpo", "/steps/0/parameter/datasource")
-            .expect_err("it is not there");
+        let problem = sources.find("shpo", "/steps/0/parameter/datasource").expect_err("it is not there");
         assert_eq!(problem.code, Code::UnknownDatasource);
         assert_eq!(
             problem.to_string(),
@@ -204,10 +195,7 @@ mod tests {
         std::fs::write(file.path(), "rotated\r\n").expect("it is writable");
         assert_eq!(password.reveal().expect("it is there").expose(), "rotated");
         assert_eq!(
-            Password::File("/nowhere/at/all".into())
-                .reveal()
-                .expect_err("it is missing")
-                .place,
+            Password::File("/nowhere/at/all".into()).reveal().expect_err("it is missing").place,
             "/nowhere/at/all"
         );
     }

@@ -94,23 +94,11 @@ mod tests {
 
     #[test]
     fn what_is_not_an_address_is_named_without_credentials() {
-        assert_eq!(
-            parse("10.0.0.1", None),
-            Err(InvalidLoadUrl::NoPort("10.0.0.1".into()))
-        );
-        assert_eq!(
-            parse("fe:80300", None),
-            Err(InvalidLoadUrl::BadPort("fe:80300".into()))
-        );
+        assert_eq!(parse("10.0.0.1", None), Err(InvalidLoadUrl::NoPort("10.0.0.1".into())));
+        assert_eq!(parse("fe:80300", None), Err(InvalidLoadUrl::BadPort("fe:80300".into())));
         assert_eq!(parse(":8030", None), Err(InvalidLoadUrl::NoHost(":8030".into())));
-        assert_eq!(
-            parse("fe:8030/api", None),
-            Err(InvalidLoadUrl::Path("fe:8030/api".into()))
-        );
-        assert_eq!(
-            parse("u:secret@fe:8030", None),
-            Err(InvalidLoadUrl::Path("***@fe:8030".into()))
-        );
+        assert_eq!(parse("fe:8030/api", None), Err(InvalidLoadUrl::Path("fe:8030/api".into())));
+        assert_eq!(parse("u:secret@fe:8030", None), Err(InvalidLoadUrl::Path("***@fe:8030".into())));
         assert_eq!(
             parse("jdbc:mysql://fe:9030", None),
             Err(InvalidLoadUrl::Scheme("jdbc:mysql://fe:9030".into()))

@@ -50,11 +50,7 @@ pub(super) fn parse(text: &str, env: Env<'_>) -> Result<BTreeMap<String, Datasou
             Err(faults) => problems.extend(faults),
         }
     }
-    if problems.is_empty() {
-        Ok(entries)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(entries) } else { Err(problems) }
 }
 
 fn problem(message: &str) -> Problem {
@@ -83,12 +79,7 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn new(name: &'a str, table: Table, env: Env<'a>) -> Self {
-        Self {
-            name,
-            table,
-            env,
-            problems: Vec::new(),
-        }
+        Self { name, table, env, problems: Vec::new() }
     }
 
     fn read(mut self) -> Result<Datasource, Vec<Problem>> {
@@ -104,15 +95,8 @@ impl<'a> Entry<'a> {
         let address_map = self.address_map();
         let allowed_backends = self.allowed_backends();
         if kind == Some(DatasourceKind::Mysql) {
-            let loads = [
-                !load_urls.is_empty(),
-                !address_map.is_empty(),
-                allowed_backends.is_some(),
-            ];
-            for (key, given) in ["load_url", "address_map", "allowed_backends"]
-                .into_iter()
-                .zip(loads)
-            {
+            let loads = [!load_urls.is_empty(), !address_map.is_empty(), allowed_backends.is_some()];
+            for (key, given) in ["load_url", "address_map", "allowed_backends"].into_iter().zip(loads) {
                 if given {
                     self.fault(key, "has no meaning for type \"mysql\"", "remove it");
                 }
@@ -137,20 +121,12 @@ impl<'a> Entry<'a> {
     }
 
     fn fault(&mut self, key: &str, what: &str, hint: &str) {
-        self.problems.push(
-            problem(&format!("{key} {what}"))
-                .at(format!("[{}].{key}", self.name))
-                .hint(hint),
-        );
+        self.problems.push(problem(&format!("{key} {what}")).at(format!("[{}].{key}", self.name)).hint(hint));
     }
 
     fn refuse_unknown_keys(&mut self) {
-        let unknown: Vec<String> = self
-            .table
-            .keys()
-            .filter(|key| !KEYS.contains(&key.as_str()))
-            .cloned()
-            .collect();
+        let unknown: Vec<String> =
+            self.table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
         for key in unknown {
             let guess = did_you_mean(&key, KEYS.iter().copied());
             self.fault(&key, "is not a key of a data source", &guess);
@@ -165,11 +141,7 @@ impl<'a> Entry<'a> {
             "" => None,
             other => {
                 let what = format!("\"{other}\" is not known");
-                self.fault(
-                    "type",
-                    &what,
-                    "use \"starrocks\", or \"mysql\" for MySQL and MariaDB",
-                );
+                self.fault("type", &what, "use \"starrocks\", or \"mysql\" for MySQL and MariaDB");
                 None
             }
         }
@@ -195,11 +167,7 @@ impl<'a> Entry<'a> {
     fn hosts(&mut self) -> Vec<String> {
         let hosts = self.texts("host").unwrap_or_default();
         if hosts.is_empty() {
-            self.fault(
-                "host",
-                "is required",
-                "the query endpoint, or a list of them that is tried in order",
-            );
+            self.fault("host", "is required", "the query endpoint, or a list of them that is tried in order");
         }
         for host in &hosts {
             if host.contains('/') || host.matches(':').count() == 1 {
@@ -230,11 +198,7 @@ impl<'a> Entry<'a> {
         let file = self.text("password_file");
         match (inline, file) {
             (Some(_), Some(_)) => {
-                self.fault(
-                    "password_file",
-                    "and password exclude each other",
-                    "keep one of them",
-                );
+                self.fault("password_file", "and password exclude each other", "keep one of them");
                 Password::Inline(Secret::default())
             }
             (_, Some(file)) => Password::File(file.into()),
@@ -334,13 +298,7 @@ impl<'a> Entry<'a> {
                 _ => self.fault(key, "must be a string or a list of strings", ""),
             }
         }
-        Some(
-            texts
-                .into_iter()
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty())
-                .collect(),
-        )
+        Some(texts.into_iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect())
     }
 
     /// Replaces `${NAME}` from the environment. A `$` before anything else stands for itself: passwords have them.
@@ -374,9 +332,7 @@ impl<'a> Entry<'a> {
 /// `NAME` of a text that begins with `${NAME}`.
 fn variable_name(text: &str) -> Option<&str> {
     let name = text.strip_prefix("${")?.split_once('}')?.0;
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     (plain && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')).then_some(name)
 }
 
@@ -404,11 +360,7 @@ mod tests {
     }
 
     fn faults(text: &str) -> Vec<String> {
-        parse(text, &env)
-            .expect_err("the file is bad")
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        parse(text, &env).expect_err("the file is bad").iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -438,21 +390,12 @@ mod tests {
         assert_eq!(sr.hosts, ["fe1", "fe2"]);
         assert_eq!(sr.load_urls, ["http://fe1:8030", "http://fe2:8031"]);
         assert_eq!(sr.password, Password::Inline(Secret::new("s3cret$")));
-        assert_eq!(
-            sr.ssl,
-            SslMode::VerifyCa {
-                ca: "/etc/ca.pem".into()
-            }
-        );
+        assert_eq!(sr.ssl, SslMode::VerifyCa { ca: "/etc/ca.pem".into() });
         assert_eq!(sr.address_map["be-0.be.svc:8040"], "10.1.2.3:18040");
         let allowed = sr.allowed_backends.as_deref().expect("they are given");
         assert!(matches!(
             allowed,
-            [
-                AllowedBackend::Network(_),
-                AllowedBackend::Network(_),
-                AllowedBackend::Host(_)
-            ]
+            [AllowedBackend::Network(_), AllowedBackend::Network(_), AllowedBackend::Host(_)]
         ));
         let my = &entries["my"];
         assert_eq!((my.kind, my.port), (DatasourceKind::Mysql, 3307));
