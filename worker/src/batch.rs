@@ -51,14 +51,7 @@ pub(crate) struct Cutter {
 impl Cutter {
     pub(crate) fn new(encoder: Encoder, limits: BatchLimits, pool: SegmentPool) -> Self {
         let segment = pool.take();
-        Self {
-            encoder,
-            limits,
-            pool,
-            segment,
-            batch: BatchSize::default(),
-            ready: VecDeque::new(),
-        }
+        Self { encoder, limits, pool, segment, batch: BatchSize::default(), ready: VecDeque::new() }
     }
 
     /// Adds one row; after an error nothing was added.
@@ -66,11 +59,7 @@ impl Cutter {
         let bytes = &mut self.segment.bytes;
         let before = bytes.len();
         let is_first = self.batch.rows == 0;
-        bytes.extend_from_slice(if is_first {
-            self.encoder.open()
-        } else {
-            self.encoder.between()
-        });
+        bytes.extend_from_slice(if is_first { self.encoder.open() } else { self.encoder.between() });
         let row_at = bytes.len();
         if let Err(error) = self.encoder.encode(row, bytes) {
             bytes.truncate(before);
@@ -117,10 +106,7 @@ impl Cutter {
         next.bytes.extend_from_slice(&self.segment.bytes[row_at..]);
         self.segment.bytes.truncate(before);
         self.cut();
-        self.batch = BatchSize {
-            rows: 1,
-            bytes: as_u64(next.bytes.len()),
-        };
+        self.batch = BatchSize { rows: 1, bytes: as_u64(next.bytes.len()) };
         self.segment = next;
     }
 
@@ -147,19 +133,8 @@ mod tests {
 
     fn encoder(json: bool) -> Encoder {
         let delimiter = |byte| Delimiter::new(vec![byte]).expect("one byte");
-        let form = if json {
-            Form::Json
-        } else {
-            Form::Csv {
-                column: delimiter(1),
-                row: delimiter(2),
-            }
-        };
-        Encoder::new(
-            &form,
-            &["a".into(), "b".into()],
-            &[CellKind::Text, CellKind::Number],
-        )
+        let form = if json { Form::Json } else { Form::Csv { column: delimiter(1), row: delimiter(2) } };
+        Encoder::new(&form, &["a".into(), "b".into()], &[CellKind::Text, CellKind::Number])
     }
 
     fn batches(json: bool, limits: BatchLimits, rows: &[Cells]) -> Vec<(Vec<u8>, BatchSize, usize)> {
@@ -184,25 +159,15 @@ mod tests {
     }
 
     fn limits(rows: u64, bytes: u64) -> BatchLimits {
-        BatchLimits {
-            rows,
-            bytes,
-            segment_bytes: 16,
-        }
+        BatchLimits { rows, bytes, segment_bytes: 16 }
     }
 
     #[test]
     fn the_row_that_would_pass_the_limit_opens_the_next_batch() {
         let rows = vec![cells(&[Some("aa"), Some("1")]); 3];
         let batches = batches(true, limits(10, 40), &rows);
-        let bodies: Vec<_> = batches
-            .iter()
-            .map(|(body, ..)| String::from_utf8_lossy(body))
-            .collect();
-        assert_eq!(
-            bodies,
-            [r#"[{"a":"aa","b":1},{"a":"aa","b":1}]"#, r#"[{"a":"aa","b":1}]"#]
-        );
+        let bodies: Vec<_> = batches.iter().map(|(body, ..)| String::from_utf8_lossy(body)).collect();
+        assert_eq!(bodies, [r#"[{"a":"aa","b":1},{"a":"aa","b":1}]"#, r#"[{"a":"aa","b":1}]"#]);
     }
 
     #[test]
@@ -213,10 +178,8 @@ mod tests {
     #[test]
     fn the_row_count_cuts_too() {
         let rows = vec![cells(&[Some("x"), None]); 5];
-        let sizes: Vec<u64> = batches(false, limits(2, 1000), &rows)
-            .iter()
-            .map(|(_, size, _)| size.rows)
-            .collect();
+        let sizes: Vec<u64> =
+            batches(false, limits(2, 1000), &rows).iter().map(|(_, size, _)| size.rows).collect();
         assert_eq!(sizes, [2, 2, 1]);
     }
 
@@ -224,10 +187,7 @@ mod tests {
         proptest::collection::vec(("[a-zü]{0,30}", proptest::option::of(0u32..1000)), 0..40).prop_map(
             |rows| {
                 let row = |(text, number): (String, Option<u32>)| {
-                    vec![
-                        Some(text.into_bytes()),
-                        number.map(|number| number.to_string().into_bytes()),
-                    ]
+                    vec![Some(text.into_bytes()), number.map(|number| number.to_string().into_bytes())]
                 };
                 rows.into_iter().map(row).collect()
             },

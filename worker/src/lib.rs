@@ -1,3 +1,108 @@
+//! A worker: leases tasks from a coordinator, reads each task's rows over the MySQL protocol and loads them into
+//! StarRocks in transactions that it prepares and never commits.
+//!
+//! Decides nothing about a job, stores nothing, knows no other worker. Follow a task from [`run`] through `agent.rs` and
+//! `copy.rs`, a row through `source.rs`, `encode`, `batch.rs` and `load.rs`.
+
+mod agent;
 mod batch;
+mod clients;
+mod config;
+mod control;
+mod coordinators;
+mod copy;
 mod encode;
+mod failure;
+mod headers;
+mod http;
+mod load;
+mod metrics;
+mod mysql;
 mod segment;
+mod source;
+mod speed;
+#[cfg(test)]
+mod testing;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+
+pub use crate::config::{Config, DEFAULT_DRAIN_TIMEOUT, DEFAULT_SLOTS};
+pub use crate::coordinators::InvalidAddress;
+
+use crate::agent::Agent;
+use crate::clients::Clients;
+use crate::coordinators::Coordinators;
+use crate::copy::Tools;
+use crate::http::Status;
+use crate::metrics::Metrics;
+use crate::segment::SegmentPool;
+
+/// Spare segments kept per slot: one is filled, two wait, two are being sent.
+const SEGMENTS_PER_SLOT: usize = 5;
+
+/// Why a worker cannot run. Whatever happens to tasks or coordinators later is no reason to end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("a worker needs at least one coordinator address")]
+    NoCoordinator,
+    #[error("a worker needs at least one slot")]
+    NoSlots,
+    #[error(transparent)]
+    InvalidAddress(#[from] InvalidAddress),
+    #[error("cannot serve HTTP")]
+    Http(#[source] io::Error),
+}
+
+/// Works until `shutdown` is cancelled or the coordinator asks the worker to leave; running tasks are then finished or,
+/// after [`Config::drain_timeout`], given back. `http` serves `/livez`, `/readyz` and `/metrics`. Nothing of it runs on
+/// after it returned or was dropped, but for statements still to be killed at a source (at most 10 s).
+pub async fn run(
+    config: Config,
+    http: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), WorkerError> {
+    if config.coordinators.is_empty() {
+        return Err(WorkerError::NoCoordinator);
+    }
+    if config.slots == 0 {
+        return Err(WorkerError::NoSlots);
+    }
+    let coordinators = Coordinators::new(&config.coordinators)?;
+    let status = Arc::new(Status { metrics: Metrics::new(config.slots), ready: AtomicBool::new(false) });
+    let http_address = match &http {
+        Some(listener) => reachable(listener.local_addr().map_err(WorkerError::Http)?, &config.host),
+        None => String::new(),
+    };
+    let http_ends = CancellationToken::new();
+    let server = http.map(|listener| {
+        AbortOnDropHandle::new(tokio::spawn(http::serve(listener, Arc::clone(&status), http_ends.clone())))
+    });
+    let slots = usize::try_from(config.slots).unwrap_or(usize::MAX);
+    let tools = Arc::new(Tools {
+        datasources: Arc::clone(&config.datasources),
+        clients: Clients::new(Arc::clone(&config.datasources)),
+        segments: SegmentPool::new(slots.saturating_mul(SEGMENTS_PER_SLOT)),
+        status,
+        clock: agent::now,
+    });
+    info!(worker_id = %config.worker_id, slots = config.slots, "worker started");
+    let agent = Agent::new(config, http_address, coordinators, tools);
+    agent.run(shutdown).await;
+    http_ends.cancel();
+    drop(server);
+    info!("worker ended");
+    Ok(())
+}
+
+/// The address as others reach it: a listener on all interfaces is known by the machine's name.
+fn reachable(address: SocketAddr, host: &str) -> String {
+    if address.ip().is_unspecified() { format!("{host}:{}", address.port()) } else { address.to_string() }
+}

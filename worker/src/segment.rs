@@ -38,20 +38,14 @@ pub(crate) struct SegmentPool {
 
 impl SegmentPool {
     pub(crate) fn new(kept_max: usize) -> Self {
-        Self {
-            free: Arc::default(),
-            kept_max,
-        }
+        Self { free: Arc::default(), kept_max }
     }
 
     /// An empty segment.
     pub(crate) fn take(&self) -> Segment {
         let reused = self.free().pop();
         let bytes = reused.unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES + HEADROOM_BYTES));
-        Segment {
-            bytes,
-            pool: self.clone(),
-        }
+        Segment { bytes, pool: self.clone() }
     }
 
     fn put_back(&self, mut bytes: Vec<u8>) {

@@ -23,10 +23,7 @@ enum Search {
     /// Two single bytes: a value is safe when it holds neither.
     Bytes(u8, u8),
     /// Longer ones can also come about across the joints, so the finished row is searched.
-    Row {
-        column: Box<Finder<'static>>,
-        row: Box<Finder<'static>>,
-    },
+    Row { column: Box<Finder<'static>>, row: Box<Finder<'static>> },
 }
 
 impl CsvEncoder {
@@ -39,11 +36,7 @@ impl CsvEncoder {
                 row: Box::new(Finder::new(row).into_owned()),
             },
         };
-        Self {
-            column: column.to_vec(),
-            row: row.to_vec(),
-            search,
-        }
+        Self { column: column.to_vec(), row: row.to_vec(), search }
     }
 
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -55,26 +48,18 @@ impl CsvEncoder {
             out.extend_from_slice(self.field(column, cell)?);
         }
         if out.len() == start {
-            return Err(EncodeError::Collision {
-                column: 0,
-                with: Collision::BlankLine,
-            });
+            return Err(EncodeError::Collision { column: 0, with: Collision::BlankLine });
         }
         self.refuse_trimmed_end(row)?;
         out.extend_from_slice(&self.row);
         self.refuse_other_splits(row, &out[start..])?;
-        std::str::from_utf8(&out[start..])
-            .map(|_| ())
-            .map_err(|_| invalid_utf8_column(row))
+        std::str::from_utf8(&out[start..]).map(|_| ()).map_err(|_| invalid_utf8_column(row))
     }
 
     fn field<'c>(&self, column: usize, cell: Option<&'c [u8]>) -> Result<&'c [u8], EncodeError> {
         let Some(cell) = cell else { return Ok(NULL_MARK) };
         if cell == NULL_MARK {
-            return Err(EncodeError::Collision {
-                column,
-                with: Collision::NullMark,
-            });
+            return Err(EncodeError::Collision { column, with: Collision::NullMark });
         }
         match self.search {
             Search::Bytes(first, second) if memchr2(first, second, cell).is_some() => {
@@ -88,20 +73,12 @@ impl CsvEncoder {
     fn refuse_trimmed_end(&self, row: &Row<'_>) -> Result<(), EncodeError> {
         let last = row.width() - 1;
         let ends_with_return = row.cell(last).is_some_and(|cell| cell.ends_with(b"\r"));
-        if ends_with_return && self.row == b"\n" {
-            Err(delimiter_in(last))
-        } else {
-            Ok(())
-        }
+        if ends_with_return && self.row == b"\n" { Err(delimiter_in(last)) } else { Ok(()) }
     }
 
     /// Splits the written row as the server does, from left to right, and compares with the cells.
     fn refuse_other_splits(&self, row: &Row<'_>, written: &[u8]) -> Result<(), EncodeError> {
-        let Search::Row {
-            column: separator,
-            row: delimiter,
-        } = &self.search
-        else {
+        let Search::Row { column: separator, row: delimiter } = &self.search else {
             return Ok(());
         };
         let body = &written[..written.len() - self.row.len()];
@@ -117,19 +94,12 @@ impl CsvEncoder {
             }
             position = end + self.column.len();
         }
-        if row_end == body.len() {
-            Ok(())
-        } else {
-            Err(delimiter_in(row.width() - 1))
-        }
+        if row_end == body.len() { Ok(()) } else { Err(delimiter_in(row.width() - 1)) }
     }
 }
 
 fn delimiter_in(column: usize) -> EncodeError {
-    EncodeError::Collision {
-        column,
-        with: Collision::Delimiter,
-    }
+    EncodeError::Collision { column, with: Collision::Delimiter }
 }
 
 #[cfg(test)]
@@ -153,10 +123,7 @@ mod tests {
     fn split<'b>(bytes: &'b [u8], delimiter: &[u8]) -> Vec<&'b [u8]> {
         let mut fields = Vec::new();
         let mut rest = bytes;
-        while let Some(at) = rest
-            .windows(delimiter.len())
-            .position(|window| window == delimiter)
-        {
+        while let Some(at) = rest.windows(delimiter.len()).position(|window| window == delimiter) {
             fields.push(&rest[..at]);
             rest = &rest[at + delimiter.len()..];
         }
@@ -169,16 +136,12 @@ mod tests {
         assert_eq!(rows.pop(), Some(&b""[..]), "every row ends with its delimiter");
         let cell = |field: &[u8]| (field != NULL_MARK).then(|| field.to_vec());
         let rows = rows.into_iter().filter(|row| !row.is_empty());
-        rows.map(|row| split(row, column).into_iter().map(cell).collect())
-            .collect()
+        rows.map(|row| split(row, column).into_iter().map(cell).collect()).collect()
     }
 
     #[test]
     fn null_and_empty_text_are_two_things() {
-        let out = encode(
-            &encoder(b"\x01", b"\x02"),
-            &cells(&[Some("a"), None, Some(""), Some("ü😀")]),
-        );
+        let out = encode(&encoder(b"\x01", b"\x02"), &cells(&[Some("a"), None, Some(""), Some("ü😀")]));
         assert_eq!(out.expect("encodable"), "a\x01\\N\x01\x01ü😀\x02".as_bytes());
     }
 
@@ -186,37 +149,19 @@ mod tests {
     fn what_the_server_would_read_otherwise_is_refused() {
         let with = |with| Err(EncodeError::Collision { column: 1, with });
         let bytes = encoder(b",", b"\n");
-        assert_eq!(
-            encode(&bytes, &cells(&[Some("a"), Some("b,c")])),
-            with(Collision::Delimiter)
-        );
-        assert_eq!(
-            encode(&bytes, &cells(&[Some("a"), Some("b\n")])),
-            with(Collision::Delimiter)
-        );
-        assert_eq!(
-            encode(&bytes, &cells(&[Some("a"), Some("b\r")])),
-            with(Collision::Delimiter)
-        );
-        assert_eq!(
-            encode(&bytes, &cells(&[Some("a"), Some("\\N")])),
-            with(Collision::NullMark)
-        );
+        assert_eq!(encode(&bytes, &cells(&[Some("a"), Some("b,c")])), with(Collision::Delimiter));
+        assert_eq!(encode(&bytes, &cells(&[Some("a"), Some("b\n")])), with(Collision::Delimiter));
+        assert_eq!(encode(&bytes, &cells(&[Some("a"), Some("b\r")])), with(Collision::Delimiter));
+        assert_eq!(encode(&bytes, &cells(&[Some("a"), Some("\\N")])), with(Collision::NullMark));
         assert!(encode(&bytes, &cells(&[Some("a"), Some("\\N ")])).is_ok());
-        let blank = EncodeError::Collision {
-            column: 0,
-            with: Collision::BlankLine,
-        };
+        let blank = EncodeError::Collision { column: 0, with: Collision::BlankLine };
         assert_eq!(encode(&bytes, &cells(&[Some("")])), Err(blank));
     }
 
     #[test]
     fn a_delimiter_that_comes_about_across_a_joint_is_seen() {
         let overlapping = encoder(b"||", b"\n");
-        let refused = Err(EncodeError::Collision {
-            column: 0,
-            with: Collision::Delimiter,
-        });
+        let refused = Err(EncodeError::Collision { column: 0, with: Collision::Delimiter });
         assert_eq!(encode(&overlapping, &cells(&[Some("a|"), Some("b")])), refused);
         let interlocked = encoder(b"ab", b"bx");
         assert!(encode(&interlocked, &cells(&[Some("1"), Some("x")])).is_err());

@@ -47,9 +47,7 @@ impl JsonEncoder {
             lead.push(b':');
             Column { lead, kind: *kind }
         });
-        Self {
-            columns: columns.collect(),
-        }
+        Self { columns: columns.collect() }
     }
 
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -116,19 +114,13 @@ fn is_exponent(text: &[u8]) -> bool {
     let Some(text) = text.strip_prefix(b"e").or_else(|| text.strip_prefix(b"E")) else {
         return false;
     };
-    let text = text
-        .strip_prefix(b"+")
-        .or_else(|| text.strip_prefix(b"-"))
-        .unwrap_or(text);
+    let text = text.strip_prefix(b"+").or_else(|| text.strip_prefix(b"-")).unwrap_or(text);
     let (digits, rest) = split_digits(text);
     rest.is_empty() && (1..=3).contains(&digits.len())
 }
 
 fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -147,18 +139,13 @@ mod tests {
     fn encode(kinds: &[CellKind], row: &Cells) -> Result<Vec<u8>, EncodeError> {
         let names: Vec<String> = (0..kinds.len()).map(|index| format!("c\"{index}")).collect();
         let mut out = Vec::new();
-        JsonEncoder::new(&names, kinds)
-            .encode(&buffer(row).row(), &mut out)
-            .map(|()| out)
+        JsonEncoder::new(&names, kinds).encode(&buffer(row).row(), &mut out).map(|()| out)
     }
 
     fn value(kind: CellKind, text: &str) -> String {
         let out = encode(&[kind], &cells(&[Some(text)])).expect("encodable");
         let out = String::from_utf8(out).expect("UTF-8");
-        out.strip_prefix(r#"{"c\"0":"#)
-            .and_then(|out| out.strip_suffix('}'))
-            .expect("one key")
-            .to_owned()
+        out.strip_prefix(r#"{"c\"0":"#).and_then(|out| out.strip_suffix('}')).expect("one key").to_owned()
     }
 
     #[test]
@@ -174,20 +161,8 @@ mod tests {
             assert_eq!(value(CellKind::Number, text), text);
         }
         let long = "123456789012345678901234567890.12";
-        for text in [
-            "007",
-            ".5",
-            "5.",
-            "1e",
-            "nan",
-            "",
-            "-",
-            "+1",
-            "1 ",
-            "0x1",
-            long,
-            "0.30000000000000004",
-        ] {
+        for text in ["007", ".5", "5.", "1e", "nan", "", "-", "+1", "1 ", "0x1", long, "0.30000000000000004"]
+        {
             assert_eq!(value(CellKind::Number, text), format!("\"{text}\""));
         }
     }

@@ -42,16 +42,12 @@ impl Rung {
     /// `random` comes from the caller and is used on one rung only.
     pub(crate) fn form(self, load: &LoadSpec, random: [u8; 2 * RANDOM_BYTES]) -> Form {
         match (self, load.format) {
-            (Self::Planned, Format::Csv) => Form::Csv {
-                column: load.column_separator.clone(),
-                row: load.row_delimiter.clone(),
-            },
+            (Self::Planned, Format::Csv) => {
+                Form::Csv { column: load.column_separator.clone(), row: load.row_delimiter.clone() }
+            }
             (Self::RandomDelimiters, Format::Csv) => {
                 let (column, row) = random.split_at(RANDOM_BYTES);
-                Form::Csv {
-                    column: delimiter(1, column),
-                    row: delimiter(2, row),
-                }
+                Form::Csv { column: delimiter(1, column), row: delimiter(2, row) }
             }
             (Self::Json, _) | (_, Format::Json) => Form::Json,
         }
@@ -67,30 +63,11 @@ fn delimiter(first: u8, random: &[u8]) -> Delimiter {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::testing::load_spec;
 
     fn load(named_delimiters: bool) -> LoadSpec {
-        let delimiter = |byte| Delimiter::new(vec![byte]).expect("one byte");
-        LoadSpec {
-            datasource: "sr".into(),
-            database: "shop".into(),
-            table: "orders".into(),
-            columns: vec!["id".into()],
-            cell_kinds: vec![starlift_common::job::CellKind::Text],
-            load_urls: vec!["http://fe:8030".into()],
-            format: Format::Csv,
-            column_separator: delimiter(1),
-            row_delimiter: delimiter(2),
-            named_delimiters,
-            headers: BTreeMap::new(),
-            max_batch_rows: 1,
-            max_batch_bytes: 1,
-            label_prefix: "sl".into(),
-            timeout_s: None,
-            max_part_bytes: 1,
-        }
+        LoadSpec { named_delimiters, ..load_spec() }
     }
 
     #[test]
@@ -98,10 +75,7 @@ mod tests {
         let load = load(false);
         let second = Rung::Planned.after(&load, Collision::Delimiter);
         assert_eq!(second, Some(Rung::RandomDelimiters));
-        assert_eq!(
-            Rung::RandomDelimiters.after(&load, Collision::Delimiter),
-            Some(Rung::Json)
-        );
+        assert_eq!(Rung::RandomDelimiters.after(&load, Collision::Delimiter), Some(Rung::Json));
         assert_eq!(Rung::Planned.after(&load, Collision::NullMark), Some(Rung::Json));
         assert_eq!(Rung::Json.form(&load, [0; 32]), Form::Json);
     }

@@ -84,12 +84,8 @@ impl Encoder {
 
 /// The first cell that is not UTF-8; for the message, once a whole row was found not to be.
 fn invalid_utf8_column(row: &Row<'_>) -> EncodeError {
-    let column = row
-        .cells()
-        .position(|cell| cell.is_some_and(|cell| std::str::from_utf8(cell).is_err()));
-    EncodeError::NotUtf8 {
-        column: column.unwrap_or_default(),
-    }
+    let column = row.cells().position(|cell| cell.is_some_and(|cell| std::str::from_utf8(cell).is_err()));
+    EncodeError::NotUtf8 { column: column.unwrap_or_default() }
 }
 
 #[cfg(test)]
@@ -109,9 +105,6 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn cells(texts: &[Option<&str>]) -> Cells {
-        texts
-            .iter()
-            .map(|text| text.map(|text| text.as_bytes().to_vec()))
-            .collect()
+        texts.iter().map(|text| text.map(|text| text.as_bytes().to_vec())).collect()
     }
 }

@@ -1,0 +1,73 @@
+//! What a worker is told at its start. Checked by [`crate::run`], passed down, never looked up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starlift_common::datasource::Datasources;
+use starlift_common::ids::WorkerId;
+use ulid::Ulid;
+
+/// Tasks at once where nothing else is said.
+pub const DEFAULT_SLOTS: u32 = 4;
+/// How long a leaving worker lets its tasks run where nothing else is said.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Settings of one worker process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `http://host:port`; any of them may lead, all are tried. Never empty.
+    pub coordinators: Vec<String>,
+    /// Tasks run at once, at least 1.
+    pub slots: u32,
+    /// The same entries as on the coordinator.
+    pub datasources: Arc<Datasources>,
+    /// After a shutdown request: how long running tasks may go on before they are given back.
+    pub drain_timeout: Duration,
+    /// Unique per process.
+    pub worker_id: WorkerId,
+    /// Name of the machine, for people.
+    pub host: String,
+}
+
+impl Config {
+    /// Defaults, and an id made of the machine's name and random letters.
+    pub fn new(coordinators: Vec<String>, datasources: Arc<Datasources>) -> Self {
+        let host = host_name();
+        let worker_id = WorkerId(format!("{host}-{}", random_piece()));
+        Self {
+            coordinators,
+            slots: DEFAULT_SLOTS,
+            datasources,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            worker_id,
+            host,
+        }
+    }
+}
+
+/// Ten letters and digits, 50 random bits: the end of a ULID.
+fn random_piece() -> String {
+    let text = Ulid::from_parts(0, fastrand::u128(..)).to_string().to_ascii_lowercase();
+    text[text.len() - 10..].to_owned()
+}
+
+fn host_name() -> String {
+    let file = |path: &str| std::fs::read_to_string(path).ok();
+    let name = std::env::var("HOSTNAME").ok().or_else(|| file("/proc/sys/kernel/hostname"));
+    let name = name.or_else(|| file("/etc/hostname")).unwrap_or_default();
+    match name.trim() {
+        "" => "worker".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processes_of_one_machine_have_two_ids() {
+        let config = || Config::new(vec!["http://127.0.0.1:9470".into()], Arc::default());
+        assert_ne!(config().worker_id, config().worker_id);
+    }
+}

@@ -1,0 +1,141 @@
+//! What can end an attempt, and the one place that says what it means: whether to try again, and what people read.
+
+use starlift_common::job::{LoadSpec, ReadSpec};
+use starlift_common::label::Label;
+use starlift_common::problem::{Code, Problem};
+use starlift_common::retry::FailureClass;
+use starlift_common::task::TaskRange;
+use starlift_remote::starrocks::client::CallError;
+
+use crate::encode::{Collision, EncodeError};
+use crate::source::ReadError;
+
+/// Why an attempt ended without all its rows in prepared transactions.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something was wrong before the first row: data source, header, HTTP client.
+    Setup(Problem),
+    Read(ReadError),
+    /// A row has no form; `key` is the row's split key, where it was selected.
+    Row {
+        error: EncodeError,
+        key: Option<String>,
+    },
+    /// Another transaction holds our label: the target is shared with another store's jobs, or was restored.
+    ForeignLabel {
+        label: Label,
+        error: Box<CallError>,
+    },
+    /// A call about a transaction failed. `log` holds the first lines that the server wrote about refused rows.
+    Call {
+        call: &'static str,
+        label: Label,
+        error: Box<CallError>,
+        log: String,
+    },
+    /// A load was answered before its body had ended.
+    EarlyAnswer {
+        label: Label,
+    },
+    /// The server does not account for every row it was sent.
+    Counts {
+        label: Label,
+        sent: u64,
+        accounted: u64,
+    },
+    /// A fault of ours.
+    Internal(String),
+}
+
+impl Failure {
+    pub(crate) fn class(&self) -> FailureClass {
+        match self {
+            Self::Read(error) => error.class,
+            Self::Call { error, .. } => error.class(),
+            Self::EarlyAnswer { .. } | Self::Counts { .. } | Self::Internal(_) => FailureClass::Transient,
+            Self::Setup(_) | Self::Row { .. } | Self::ForeignLabel { .. } => FailureClass::Permanent,
+        }
+    }
+
+    /// The same for people. May hold values of refused rows, so it goes into the report and never into a log.
+    pub(crate) fn problem(&self, read: &ReadSpec, range: &TaskRange, load: &LoadSpec) -> Problem {
+        let source = format!("{}.{} {range}", read.database, read.table);
+        let target = format!("{}.{}", load.database, load.table);
+        match self {
+            Self::Setup(problem) => problem.clone(),
+            Self::Read(ReadError { problem, .. }) => {
+                let place = [problem.place.as_str(), &source].join(" ");
+                problem.clone().at(place.trim_start())
+            }
+            Self::Row { error, key } => row_problem(*error, key.as_deref(), read, load).at(source),
+            Self::ForeignLabel { label, error } => Problem::new(
+                Code::ForeignLabel,
+                format!("label {label} exists at the target although this attempt never used it: {error}"),
+            )
+            .at(target)
+            .hint("the state store is older than the server, or two installations share job ids; check what was loaded"),
+            Self::Call { call, label, error, log } => call_problem(call, label, error, log, &target),
+            Self::EarlyAnswer { label } => Problem::new(
+                Code::LoadFailed,
+                format!("the server answered a load of {label} before it had the whole body"),
+            )
+            .at(target),
+            Self::Counts { label, sent, accounted } => Problem::new(
+                Code::CountMismatch,
+                format!("{sent} rows were sent under label {label}, the server accounts for {accounted}"),
+            )
+            .at(target),
+            Self::Internal(what) => Problem::new(Code::Internal, what.clone()).at(source),
+        }
+    }
+}
+
+fn call_problem(call: &str, label: &Label, error: &CallError, log: &str, target: &str) -> Problem {
+    let mut problem = error.problem();
+    let refused_rows =
+        error.answer().is_some_and(|answer| answer.text().to_ascii_lowercase().contains("filtered rows"));
+    if refused_rows {
+        problem.code = Code::RowsRefused;
+        problem.hint =
+            "mend the rows or the target's types; loadProps max_filter_ratio lets a share of them go".into();
+    }
+    problem.message = format!("{call} of {label}: {}", problem.message);
+    let log = log.trim();
+    if !log.is_empty() {
+        problem.message = format!("{}; the server's log begins: {log}", problem.message);
+    }
+    problem.place = format!("{} {target}", problem.place).trim_start().to_owned();
+    problem
+}
+
+fn row_problem(error: EncodeError, key: Option<&str>, read: &ReadSpec, load: &LoadSpec) -> Problem {
+    let row = match (&read.key, key) {
+        (Some(name), Some(key)) => format!("the row with {name} = {key}"),
+        _ => "a row".to_owned(),
+    };
+    let name = |column: usize| read.names.get(column).map_or("?", String::as_str);
+    match error {
+        EncodeError::NotUtf8 { column } => Problem::new(
+            Code::RowsRefused,
+            format!("{row} holds bytes in column {} that are no UTF-8 text", name(column)),
+        )
+        .hint("select the column with HEX(), TO_BASE64() or CONVERT(... USING utf8mb4)"),
+        EncodeError::Collision { column, with } => {
+            let what = match with {
+                Collision::Delimiter => "a delimiter of the job",
+                Collision::NullMark => r"the text \N, which CSV reads as NULL,",
+                Collision::BlankLine => "nothing but an empty text, which CSV skips as a blank line,",
+            };
+            let (separator, delimiter) = (&load.column_separator, &load.row_delimiter);
+            Problem::new(Code::DelimiterInValue, format!("{row} holds {what} in column {}", name(column))).hint(format!(
+                "leave column_separator ({separator:?}) and row_delimiter ({delimiter:?}) out of loadProps, or use format json"
+            ))
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}

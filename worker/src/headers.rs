@@ -1,0 +1,191 @@
+//! The headers of an attempt's calls. Pure. Every load of a transaction carries the same ones: the server refuses a load
+//! whose parameters differ from the first one's, and rolls back.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use starlift_common::job::LoadSpec;
+use starlift_common::problem::{Code, Problem};
+use starlift_common::query::quote;
+
+use crate::encode::ladder::Form;
+
+/// StarRocks' own bounds of `timeout`, in seconds.
+const TIMEOUT_MIN_S: u64 = 600;
+const TIMEOUT_MAX_S: u64 = 259_200;
+/// A slow task, for the estimate of how long one takes.
+const SLOW_ROWS_PER_SECOND: u64 = 10_000;
+/// A row's cells, for the same estimate under a speed limit.
+const USUAL_ROW_BYTES: u64 = 256;
+
+/// What transaction loads do not parse, what we set ourselves, and what would announce a body that we do not send.
+const NEVER_SENT: &[&str] = &[
+    "enclose",
+    "escape",
+    "trim_space",
+    "skip_header",
+    "log_rejected_record_num",
+    "label",
+    "db",
+    "table",
+    "format",
+    "column_separator",
+    "row_delimiter",
+    "strip_outer_array",
+    "ignore_json_size",
+    "timeout",
+    "idle_transaction_timeout",
+    "compression",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "expect",
+    "authorization",
+    "host",
+    "connection",
+];
+
+/// Headers of the three calls.
+#[derive(Debug)]
+pub(crate) struct LoadHeaders {
+    pub begin: HeaderMap,
+    pub load: HeaderMap,
+    pub prepare: HeaderMap,
+}
+
+impl LoadHeaders {
+    pub(crate) fn new(load: &LoadSpec, form: &Form, times: TxnTimes) -> Result<Self, Problem> {
+        let mut headers = Self { begin: HeaderMap::new(), load: HeaderMap::new(), prepare: HeaderMap::new() };
+        set(&mut headers.begin, "timeout", &times.timeout_s.to_string())?;
+        set(&mut headers.begin, "idle_transaction_timeout", &times.idle_s.to_string())?;
+        if let Some(warehouse) = load.headers.get("warehouse") {
+            set(&mut headers.begin, "warehouse", warehouse)?;
+        }
+        let columns: Vec<String> = load.columns.iter().map(|column| quote(column)).collect();
+        set(&mut headers.load, "columns", &columns.join(","))?;
+        set(&mut headers.load, "strict_mode", "true")?;
+        set(&mut headers.load, "max_filter_ratio", "0")?;
+        for (name, value) in &load.headers {
+            if !NEVER_SENT.contains(&name.to_ascii_lowercase().as_str()) {
+                set(&mut headers.load, name, value)?;
+            }
+        }
+        match form {
+            Form::Csv { column, row } => {
+                set(&mut headers.load, "format", "csv")?;
+                set(&mut headers.load, "column_separator", &column.header())?;
+                set(&mut headers.load, "row_delimiter", &row.header())?;
+            }
+            Form::Json => {
+                set(&mut headers.load, "format", "json")?;
+                set(&mut headers.load, "strip_outer_array", "true")?;
+                set(&mut headers.load, "ignore_json_size", "true")?;
+            }
+        }
+        Ok(headers)
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Problem> {
+    let unusable = || Problem::new(Code::InvalidSettings, format!("header {name} cannot be sent: `{value}`"));
+    let key: HeaderName = name.parse().map_err(|_| unusable())?;
+    headers.insert(key, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| unusable())?);
+    Ok(())
+}
+
+/// How long a transaction of an attempt may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TxnTimes {
+    timeout_s: u64,
+    idle_s: u64,
+}
+
+impl TxnTimes {
+    /// `timeout`: as the job says, else four times the estimate. A part is closed at half of it, and waits for rows no
+    /// longer than that, so that the idle timeout never meets a living worker; a dead one's transactions end by it.
+    pub(crate) fn new(
+        load: &LoadSpec,
+        rows_estimate: u64,
+        bytes_per_second: Option<u64>,
+        lease: Duration,
+    ) -> Self {
+        let by_rows = rows_estimate / SLOW_ROWS_PER_SECOND;
+        let by_speed =
+            bytes_per_second.map_or(0, |speed| rows_estimate.saturating_mul(USUAL_ROW_BYTES) / speed.max(1));
+        let estimate = by_rows.max(by_speed).saturating_mul(4).clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S);
+        let timeout_s = load.timeout_s.map_or(estimate, u64::from);
+        let idle_s = (4 * lease.as_secs()).max(timeout_s / 2 + 60).min(TIMEOUT_MAX_S);
+        Self { timeout_s, idle_s }
+    }
+
+    pub(crate) fn timeout(self) -> Duration {
+        Duration::from_secs(self.timeout_s)
+    }
+
+    pub(crate) fn half_life(self) -> Duration {
+        self.timeout() / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::ladder::Rung;
+    use crate::testing::load_spec;
+
+    const LEASE: Duration = Duration::from_secs(15);
+
+    fn headers(load: &LoadSpec, rung: Rung) -> LoadHeaders {
+        let times = TxnTimes::new(load, 0, None, LEASE);
+        LoadHeaders::new(load, &rung.form(load, [0; 32]), times).expect("headers")
+    }
+
+    #[test]
+    fn a_csv_load_is_strict_and_names_its_columns() {
+        let headers = headers(&load_spec(), Rung::Planned);
+        assert_eq!(headers.load["columns"], "`id`,`na``me`");
+        assert_eq!(headers.load["column_separator"], "\\x01");
+        assert_eq!(
+            (&headers.load["strict_mode"], &headers.load["max_filter_ratio"]),
+            (&"true".parse().expect("a value"), &"0".parse().expect("a value"))
+        );
+        assert_eq!(headers.begin["timeout"], "600");
+        assert_eq!(headers.begin["idle_transaction_timeout"], "360");
+    }
+
+    #[test]
+    fn the_job_overrides_what_it_may_and_nothing_else() {
+        let mut load = load_spec();
+        for (name, value) in
+            [("strict_mode", "false"), ("enclose", "\""), ("format", "json"), ("warehouse", "w1")]
+        {
+            load.headers.insert(name.into(), value.into());
+        }
+        let headers = headers(&load, Rung::Planned);
+        assert_eq!(headers.load["strict_mode"], "false");
+        assert_eq!(headers.load["format"], "csv");
+        assert!(!headers.load.contains_key("enclose"));
+        assert_eq!(
+            (&headers.load["warehouse"], &headers.begin["warehouse"]),
+            (&"w1".parse().expect("a value"), &"w1".parse().expect("a value"))
+        );
+    }
+
+    #[test]
+    fn json_bodies_are_arrays_without_a_size_limit() {
+        let headers = headers(&load_spec(), Rung::Json);
+        assert_eq!(headers.load["strip_outer_array"], "true");
+        assert_eq!(headers.load["ignore_json_size"], "true");
+        assert!(!headers.load.contains_key("column_separator"));
+    }
+
+    #[test]
+    fn a_transaction_may_live_four_times_as_long_as_its_task() {
+        let seconds = |rows, speed| TxnTimes::new(&load_spec(), rows, speed, LEASE).timeout_s;
+        assert_eq!(seconds(1_000_000, None), 600);
+        assert_eq!(seconds(10_000_000, None), 4000);
+        assert_eq!(seconds(1_000_000, Some(1_000_000)), 1024);
+        assert_eq!(seconds(u64::MAX, None), 259_200);
+    }
+}

@@ -1,0 +1,372 @@
+//! The transactions of one attempt: begin, one load per batch, prepare, and rollback of all of them when the attempt
+//! fails. Never commits, never repeats a call whose outcome is in doubt, never uses a label twice.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::Body;
+use starlift_common::job::LoadSpec;
+use starlift_common::label::Label;
+use starlift_common::task::{AttemptKey, PreparedPart};
+use starlift_remote::starrocks::client::{Begun, CallError, Client, TxnTarget};
+use starlift_remote::starrocks::outcome::TxnState;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::batch::{BatchSize, Piece};
+use crate::control::Control;
+use crate::failure::Failure;
+use crate::headers::{LoadHeaders, TxnTimes};
+use crate::metrics::Metrics;
+use crate::segment::Segment;
+
+/// How long an attempt that has failed tries to close its transactions; the coordinator sweeps what is left.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause before a rollback is repeated: the server may still be busy with a load that broke off.
+const ROLLBACK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The labels of an attempt. Outlives the work, which may be dropped at any await.
+pub(crate) struct Ledger<'a> {
+    spec: &'a LoadSpec,
+    attempt: AttemptKey,
+    /// Labels before this one may exist at the server.
+    parts_begun: u32,
+    /// Not known to be closed.
+    open: Vec<Label>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(spec: &'a LoadSpec, attempt: AttemptKey) -> Self {
+        Self { spec, attempt, parts_begun: 0, open: Vec::new() }
+    }
+
+    pub(crate) fn parts_begun(&self) -> u32 {
+        self.parts_begun
+    }
+
+    /// A label for the transaction that is about to begin.
+    fn next_label(&mut self) -> Label {
+        let label = Label::part(&self.spec.label_prefix, self.attempt, self.parts_begun);
+        self.parts_begun += 1;
+        self.open.push(label.clone());
+        label
+    }
+
+    /// The server said that it did not begin the last one: nothing of ours stands under that label.
+    fn forget_last(&mut self) {
+        if self.open.pop().is_some() {
+            self.parts_begun -= 1;
+        }
+    }
+
+    /// Whether the server has confirmed, within a bounded time, that every transaction of the attempt is closed.
+    /// The attempt's requests must have ended before.
+    pub(crate) async fn roll_back(&mut self, client: &Client) -> bool {
+        let closing = async {
+            loop {
+                self.roll_back_once(client).await;
+                if self.open.is_empty() {
+                    return;
+                }
+                sleep(ROLLBACK_PAUSE).await;
+            }
+        };
+        // A label leaves the list only when its end was confirmed, so giving up in the middle loses nothing.
+        let _gave_up = timeout(ROLLBACK_TIMEOUT, closing).await;
+        if !self.open.is_empty() {
+            warn!(
+                labels = self.open.len(),
+                "transactions could not be rolled back, the coordinator goes on trying"
+            );
+        }
+        self.open.is_empty()
+    }
+
+    async fn roll_back_once(&mut self, client: &Client) {
+        let LoadSpec { database, table, .. } = self.spec;
+        let mut index = 0;
+        while let Some(label) = self.open.get(index) {
+            let is_closed = match client.rollback(database, table, label).await {
+                Ok(_) => true,
+                Err(error) => {
+                    debug!(%label, %error, "rollback was not confirmed");
+                    matches!(client.load_state(database, label).await, Ok(TxnState::Aborted))
+                }
+            };
+            if is_closed {
+                self.open.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+    }
+}
+
+/// A transaction that takes loads.
+struct OpenPart {
+    label: Label,
+    begun: Begun,
+    size: BatchSize,
+    loads: u32,
+    /// Ends at half of the transaction's timeout.
+    half_life: Pin<Box<Sleep>>,
+}
+
+impl OpenPart {
+    /// Whether it must be prepared now, and the attempt goes on in another.
+    fn is_full(&self, bytes_max: u64) -> bool {
+        self.size.bytes >= bytes_max || self.half_life.is_elapsed()
+    }
+}
+
+/// What a loader is made of.
+pub(crate) struct Loader<'a> {
+    pub client: &'a Client,
+    pub spec: &'a LoadSpec,
+    pub headers: LoadHeaders,
+    pub times: TxnTimes,
+    pub control: &'a Control,
+    pub metrics: &'a Metrics,
+    pub clock: fn() -> Instant,
+}
+
+/// What comes next while no load runs.
+enum Next {
+    Piece(Piece),
+    HalfLife,
+    Lost,
+}
+
+impl Loader<'_> {
+    /// Loads all pieces up to [`Piece::Finish`] and returns the prepared transactions; none when there was no row.
+    /// `cut` asks the reading side to end the batch, because the transaction is getting old.
+    pub(crate) async fn run(
+        &self,
+        ledger: &mut Ledger<'_>,
+        mut pieces: mpsc::Receiver<Piece>,
+        cut: &Notify,
+    ) -> Result<Vec<PreparedPart>, Failure> {
+        let mut prepared = Vec::new();
+        let mut open: Option<OpenPart> = None;
+        loop {
+            match next(&mut open, &mut pieces).await {
+                Next::Piece(Piece::Segment(segment)) => {
+                    let mut part = match open.take() {
+                        Some(part) => part,
+                        None => self.begin(ledger).await?,
+                    };
+                    self.load(&mut part, segment, &mut pieces, cut).await?;
+                    if part.is_full(self.spec.max_part_bytes) {
+                        prepared.push(self.prepare(part).await?);
+                    } else {
+                        open = Some(part);
+                    }
+                }
+                Next::HalfLife => {
+                    if let Some(part) = open.take() {
+                        prepared.push(self.prepare(part).await?);
+                    }
+                }
+                Next::Piece(Piece::End(_)) => {
+                    return Err(Failure::Internal("a batch ended that had not begun".into()));
+                }
+                Next::Piece(Piece::Finish) => {
+                    if let Some(part) = open.take() {
+                        prepared.push(self.prepare(part).await?);
+                    }
+                    return Ok(prepared);
+                }
+                Next::Lost => return Err(lost_reader()),
+            }
+        }
+    }
+
+    async fn begin(&self, ledger: &mut Ledger<'_>) -> Result<OpenPart, Failure> {
+        self.control.confirmed().await;
+        let label = ledger.next_label();
+        self.control.progress.set_parts_begun(ledger.parts_begun());
+        match self.client.begin(self.target(&label), &self.headers.begin).await {
+            Ok(begun) => {
+                debug!(%label, txn_id = begun.txn_id, "transaction begun");
+                let half_life = Box::pin(sleep(self.times.half_life()));
+                Ok(OpenPart { label, begun, size: BatchSize::default(), loads: 0, half_life })
+            }
+            Err(error) => {
+                let is_foreign = error.answer().is_some_and(|answer| answer.is_label_conflict());
+                if is_foreign || !may_have_begun(&error) {
+                    ledger.forget_last();
+                    self.control.progress.set_parts_begun(ledger.parts_begun());
+                }
+                if is_foreign {
+                    return Err(Failure::ForeignLabel { label, error: Box::new(error) });
+                }
+                Err(self.call_failed("begin", &label, error).await)
+            }
+        }
+    }
+
+    /// One batch as the body of one request, sent while it is still being read.
+    async fn load(
+        &self,
+        part: &mut OpenPart,
+        first: Segment,
+        pieces: &mut mpsc::Receiver<Piece>,
+        cut: &Notify,
+    ) -> Result<(), Failure> {
+        let (frames, body) = body();
+        let started = (self.clock)();
+        let OpenPart { label, begun, half_life, .. } = part;
+        let patience = self.times.timeout();
+        let target = self.target(label);
+        let mut call = pin!(self.client.load(target, &begun.backend, &self.headers.load, body, patience));
+        let size = tokio::select! {
+            biased;
+            answer = &mut call => {
+                return Err(match answer {
+                    Ok(_) => Failure::EarlyAnswer { label: label.clone() },
+                    Err(error) => self.call_failed("load", label, error).await,
+                });
+            }
+            size = feed(first, pieces, frames, half_life.as_mut(), cut) => size?,
+        };
+        if let Err(error) = call.await {
+            return Err(self.call_failed("load", label, error).await);
+        }
+        let took = (self.clock)() - started;
+        self.metrics.load_seconds.observe(took.as_secs_f64());
+        self.metrics.rows_sent.inc_by(size.rows);
+        self.metrics.bytes_sent.inc_by(size.bytes);
+        self.control.progress.sent(size.rows, size.bytes);
+        debug!(%label, rows = size.rows, bytes = size.bytes, seconds = took.as_secs_f64(), "batch loaded");
+        part.size.rows += size.rows;
+        part.size.bytes += size.bytes;
+        part.loads += 1;
+        Ok(())
+    }
+
+    async fn prepare(&self, part: OpenPart) -> Result<PreparedPart, Failure> {
+        let OpenPart { label, begun, size, loads, .. } = part;
+        let call = self.client.prepare(
+            self.target(&label),
+            &begun.backend,
+            &self.headers.prepare,
+            self.times.timeout(),
+        );
+        let answer = match call.await {
+            Ok(answer) => answer,
+            // After a lost answer the state may well be PREPARED, but nobody knows how many rows it holds.
+            Err(error) => return Err(self.call_failed("prepare", &label, error).await),
+        };
+        let accounted = answer.loaded_rows + answer.filtered_rows + answer.unselected_rows;
+        if accounted != size.rows {
+            return Err(Failure::Counts { label, sent: size.rows, accounted });
+        }
+        info!(%label, txn_id = begun.txn_id, rows = size.rows, bytes = size.bytes, loads, "transaction prepared");
+        Ok(PreparedPart {
+            label: label.to_string(),
+            txn_id: begun.txn_id,
+            rows_sent: size.rows,
+            rows_loaded: answer.loaded_rows,
+            rows_filtered: answer.filtered_rows,
+            rows_unselected: answer.unselected_rows,
+            bytes_sent: size.bytes,
+            loads,
+        })
+    }
+
+    fn target<'t>(&'t self, label: &'t Label) -> TxnTarget<'t> {
+        TxnTarget { database: &self.spec.database, table: &self.spec.table, label }
+    }
+
+    async fn call_failed(&self, call: &'static str, label: &Label, error: CallError) -> Failure {
+        let log = match error.answer().and_then(|answer| answer.error_url.as_deref()) {
+            Some(url) => self.client.error_log(url).await,
+            None => String::new(),
+        };
+        Failure::Call { call, label: label.clone(), error: Box::new(error), log }
+    }
+}
+
+async fn next(open: &mut Option<OpenPart>, pieces: &mut mpsc::Receiver<Piece>) -> Next {
+    let piece = match open {
+        None => pieces.recv().await,
+        Some(part) => tokio::select! {
+            biased;
+            piece = pieces.recv() => piece,
+            () = part.half_life.as_mut() => return Next::HalfLife,
+        },
+    };
+    piece.map_or(Next::Lost, Next::Piece)
+}
+
+/// Whether a failed begin may have left a transaction behind: it was not answered, or the node that answered may not
+/// know what the leader did.
+fn may_have_begun(error: &CallError) -> bool {
+    use starlift_common::retry::FailureClass::Transient;
+    error.is_unknown() || (error.answer().is_some() && error.class() == Transient)
+}
+
+/// A piece of a request's body on its way to the HTTP client.
+enum Frame {
+    Bytes(Segment),
+    End,
+}
+
+/// A body that is written while it is sent. It ends well only with [`Frame::End`]: a writer that goes away breaks the
+/// request off, so that half a batch is never taken for a whole one.
+fn body() -> (mpsc::Sender<Frame>, Body) {
+    let (frames, received) = mpsc::channel(1);
+    let stream = stream::unfold(Some(received), async |received: Option<mpsc::Receiver<Frame>>| {
+        let mut received = received?;
+        match received.recv().await {
+            Some(Frame::Bytes(segment)) => Some((Ok(Bytes::from_owner(segment)), Some(received))),
+            Some(Frame::End) => None,
+            None => Some((Err(io::Error::other("the batch was given up")), None)),
+        }
+    });
+    (frames, Body::wrap_stream(stream))
+}
+
+/// Moves pieces into the body up to the batch's end. When the server stops reading early, its answer tells why, and
+/// this waits to be dropped.
+async fn feed(
+    first: Segment,
+    pieces: &mut mpsc::Receiver<Piece>,
+    frames: mpsc::Sender<Frame>,
+    mut half_life: Pin<&mut Sleep>,
+    cut: &Notify,
+) -> Result<BatchSize, Failure> {
+    let mut piece = Piece::Segment(first);
+    let mut has_asked = false;
+    loop {
+        let (frame, size) = match piece {
+            Piece::Segment(segment) => (Frame::Bytes(segment), None),
+            Piece::End(size) => (Frame::End, Some(size)),
+            Piece::Finish => return Err(lost_reader()),
+        };
+        if frames.send(frame).await.is_err() {
+            return std::future::pending().await;
+        }
+        if let Some(size) = size {
+            return Ok(size);
+        }
+        piece = loop {
+            tokio::select! {
+                biased;
+                piece = pieces.recv() => break piece.ok_or_else(lost_reader)?,
+                () = half_life.as_mut(), if !has_asked => {
+                    has_asked = true;
+                    cut.notify_one();
+                }
+            }
+        };
+    }
+}
+
+fn lost_reader() -> Failure {
+    Failure::Internal("the reading side ended without saying that all rows were read".into())
+}

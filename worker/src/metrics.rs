@@ -1,0 +1,110 @@
+//! The worker's metrics, as `/metrics` shows them. Counters only go up; nothing here is read by the program.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    call: &'static str,
+}
+
+/// Handles for those who count, and the registry for those who ask.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub rows_read: Counter,
+    pub bytes_read: Counter,
+    pub rows_sent: Counter,
+    pub bytes_sent: Counter,
+    pub load_seconds: Histogram,
+    pub tasks_running: Gauge<i64>,
+    pub leases_lost: Counter,
+    tasks: Family<Outcome, Counter>,
+    coordinator_failures: Family<Call, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn new(slots: u32) -> Self {
+        let mut registry = Registry::with_prefix("starlift_worker");
+        let slots_gauge = Gauge::<i64>::default();
+        slots_gauge.set(slots.into());
+        registry.register("slots", "tasks it runs at once", slots_gauge);
+        let metrics = Self {
+            registry: Registry::default(),
+            rows_read: Counter::default(),
+            bytes_read: Counter::<u64, AtomicU64>::default(),
+            rows_sent: Counter::default(),
+            bytes_sent: Counter::default(),
+            // 10 ms to about 3 minutes
+            load_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
+            tasks_running: Gauge::default(),
+            leases_lost: Counter::default(),
+            tasks: Family::default(),
+            coordinator_failures: Family::default(),
+        };
+        registry.register("tasks_running", "tasks it holds", metrics.tasks_running.clone());
+        registry.register("rows_read", "rows read from sources", metrics.rows_read.clone());
+        let help = "cell bytes read from sources";
+        registry.register_with_unit("read", help, Unit::Bytes, metrics.bytes_read.clone());
+        registry.register("rows_sent", "rows in loads that were answered OK", metrics.rows_sent.clone());
+        let help = "body bytes of loads that were answered OK";
+        registry.register_with_unit("sent", help, Unit::Bytes, metrics.bytes_sent.clone());
+        let help = "from the first byte of a load to its answer";
+        registry.register_with_unit("load", help, Unit::Seconds, metrics.load_seconds.clone());
+        registry.register(
+            "leases_lost",
+            "tasks stopped because their lease ended",
+            metrics.leases_lost.clone(),
+        );
+        registry.register("tasks", "tasks that ended, by outcome", metrics.tasks.clone());
+        let help = "calls to the coordinator without an answer";
+        registry.register("coordinator_failures", help, metrics.coordinator_failures.clone());
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn task_ended(&self, outcome: &'static str) {
+        self.tasks.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn coordinator_failed(&self, call: &'static str) {
+        self.coordinator_failures.get_or_create(&Call { call }).inc();
+    }
+
+    /// OpenMetrics text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _written = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown() {
+        let metrics = Metrics::new(4);
+        metrics.rows_read.inc_by(7);
+        metrics.task_ended("prepared");
+        let text = metrics.text();
+        for line in [
+            "starlift_worker_slots 4",
+            "starlift_worker_rows_read_total 7",
+            r#"tasks_total{outcome="prepared"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}
