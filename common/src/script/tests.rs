@@ -547,3 +547,28 @@ proptest! {
         let _any_outcome = substitute(&text, &std::collections::BTreeMap::new());
     }
 }
+
+#[test]
+fn every_example_is_a_good_job_with_known_data_sources() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let env = |name: &str| Some(format!("value of {name}"));
+    let sources = Datasources::load(&folder.join("datasources.toml"), &env)
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let params =
+        [("from", "2026-01-01"), ("to", "2026-02-01")].map(|(name, value)| (name.into(), value.into()));
+    let mut jobs = 0;
+    for entry in std::fs::read_dir(&folder).expect("the folder of examples") {
+        let path = entry.expect("a readable folder").path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a readable example");
+        let script =
+            substitute(&text, &params.clone().into()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let parsed = parse(&script).unwrap_or_else(|problems| panic!("{}: {problems:#?}", path.display()));
+        assert_eq!(parsed.warnings, Vec::<String>::new(), "{}", path.display());
+        assert_eq!(check_datasources(&parsed.spec, &sources), [], "{}", path.display());
+        jobs += 1;
+    }
+    assert_eq!(jobs, 4);
+}
