@@ -1,1 +1,166 @@
+//! The coordinator: takes jobs, plans them, leases their tasks to workers, and commits every task exactly once.
+//!
+//! Read [`state`] for the rules, [`driver`] for the loop that obeys them, [`plan`] for how a job is cut, [`store`] for
+//! what survives a restart. Reads and loads no row itself: workers do.
 
+pub mod clock;
+pub mod columns;
+pub mod commit;
+mod config;
+mod driver;
+mod grpc;
+mod http;
+pub mod lease;
+mod metrics;
+mod perform;
+pub mod plan;
+mod probe;
+pub mod queue;
+pub mod ranges;
+pub mod record;
+pub mod report;
+pub mod state;
+mod statements;
+pub mod store;
+pub mod sweep;
+
+use std::net::SocketAddr;
+
+use starlift_common::datasource::Datasources;
+use starlift_common::ids::JobId;
+use starlift_common::job::JobSpec;
+use starlift_common::problem::{Code, Problem};
+use starlift_proto::admin_service_server::AdminServiceServer;
+use starlift_proto::worker_service_server::WorkerServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+pub use config::{Config, StateLocation};
+pub use plan::Plan;
+
+use driver::{Clock, Driver};
+use perform::Performer;
+use state::{Rules, State};
+use store::StoreError;
+use store::file::FileStore;
+
+/// Largest message taken: a heartbeat or report of a worker, or a job script.
+const REQUEST_BYTES: usize = 16 << 20;
+
+/// Largest message given: a page of tasks.
+const REPLY_BYTES: usize = 64 << 20;
+
+/// Why a coordinator could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    #[error("the state store failed")]
+    Store(#[source] StoreError),
+    #[error("the gRPC server failed")]
+    Grpc(#[source] tonic::transport::Error),
+    #[error("the HTTP server failed")]
+    Http(#[source] std::io::Error),
+}
+
+impl CoordinatorError {
+    /// The same for people: with its cause, and what to do.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Store(error) => error.problem(),
+            Self::Grpc(source) => Problem::new(Code::Internal, format!("{self}: {source}")),
+            Self::Http(source) => Problem::new(Code::Internal, format!("{self}: {source}")),
+        }
+    }
+}
+
+/// Runs a coordinator until `shutdown`: serves workers and commands on `grpc`, metrics and the REST views on `http`.
+/// Whatever was under way when it last stopped goes on. Nothing is left running when it returns.
+pub async fn run(
+    config: Config,
+    grpc: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let StateLocation::File(directory) = &config.state;
+    let store = FileStore::open(directory).map_err(CoordinatorError::Store)?;
+    let journal = store::load(&store).await.map_err(CoordinatorError::Store)?;
+    let rules = Rules { lease: config.lease, attempts: config.attempts.max(1) };
+    let clock = Clock::start();
+    let (state, turn) = State::restore(rules, journal, clock.now());
+    store::save(&store, &turn.changes).await.map_err(CoordinatorError::Store)?;
+
+    let (driver, handle) = Driver::new(state, store, clock);
+    let mut performer = Performer::new(handle.clone(), config.datasources.clone());
+    // Ends the servers when the loop ends by itself, too.
+    let stop = shutdown.child_token();
+    let _stop_on_return = stop.clone().drop_guard();
+    info!(grpc = %address(&grpc), advertise = config.advertise.as_deref().unwrap_or("-"), "coordinator is up");
+    let result = tokio::try_join!(
+        async {
+            let ended =
+                driver.run(turn.actions, &mut performer, &stop).await.map_err(CoordinatorError::Store);
+            stop.cancel();
+            ended
+        },
+        serve_grpc(grpc, handle.clone(), stop.clone()),
+        http::serve(http, handle, stop.clone()),
+    );
+    performer.stop().await;
+    if let Err(failure) = &result {
+        error!(error = %failure.problem(), "coordinator stops");
+    }
+    result.map(|_| ())
+}
+
+fn address(listener: &TcpListener) -> String {
+    listener.local_addr().map_or_else(|_| "?".to_owned(), |address: SocketAddr| address.to_string())
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    handle: driver::Handle,
+    stop: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let services = grpc::Services::new(handle, stop.clone());
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<AdminServiceServer<grpc::Services>>().await;
+    health_reporter.set_serving::<WorkerServiceServer<grpc::Services>>().await;
+    let worker = WorkerServiceServer::new(services.clone())
+        .max_decoding_message_size(REQUEST_BYTES)
+        .max_encoding_message_size(REPLY_BYTES);
+    let admin = AdminServiceServer::new(services)
+        .max_decoding_message_size(REQUEST_BYTES)
+        .max_encoding_message_size(REPLY_BYTES);
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .add_service(health)
+        .add_service(worker)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
+        .await
+        .map_err(CoordinatorError::Grpc)
+}
+
+/// Plans a job without changing anything: catalogues are read, one transaction is begun and rolled back. All faults
+/// found on both sides are told together.
+pub async fn plan_job(spec: &JobSpec, datasources: &Datasources) -> Result<Plan, Vec<Problem>> {
+    plan_as(spec, JobId::from_parts(fastrand::u64(..1 << 48), fastrand::u128(..1 << 80)), datasources).await
+}
+
+/// [`plan_job`] for a stored job, from its script; the script's own warnings come first.
+async fn plan_script(script: &str, job: JobId, datasources: &Datasources) -> Result<Plan, Vec<Problem>> {
+    let parsed = starlift_common::script::parse(script)?;
+    let mut plan = plan_as(&parsed.spec, job, datasources).await?;
+    plan.warnings.splice(0..0, parsed.warnings);
+    Ok(plan)
+}
+
+async fn plan_as(spec: &JobSpec, job: JobId, datasources: &Datasources) -> Result<Plan, Vec<Problem>> {
+    let (source, target) =
+        tokio::join!(probe::source(spec, datasources), probe::target(spec, datasources, job));
+    match (source, target) {
+        (Ok(source), Ok(target)) => plan::assemble(spec, &source, &target),
+        (source, target) => Err([source.err(), target.err()].into_iter().flatten().flatten().collect()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The one loop: take what waits, decide, save, act. It sequences and never decides; decisions stand in
+//! [`crate::state`]. Nothing is visible outside before it is durable: answers, reads and effects all come after the save.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Millis, Now, UnixMillis, whole_millis};
+use crate::perform::Performer;
+use crate::state::{Action, Answer, Event, State, Ticket};
+use crate::store::{self, Store, StoreError};
+
+/// Most events that one save covers.
+const BATCH: usize = 256;
+
+/// Requests that may wait for the loop; beyond it callers wait to be let in.
+const INBOX: usize = 4096;
+
+/// How often time itself is looked at: the precision of leases and delays.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The way to the loop. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inbox: mpsc::Sender<Message>,
+    next_ticket: Arc<AtomicU64>,
+    clock: Clock,
+}
+
+/// The loop has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub(crate) struct Stopped;
+
+type Reader = Box<dyn FnOnce(&State, Now) + Send>;
+
+enum Message {
+    Tell(Event),
+    Ask { ticket: Ticket, event: Event, reply: oneshot::Sender<Answer> },
+    Read(Reader),
+}
+
+impl Handle {
+    /// Tells the state something that nobody waits for.
+    pub(crate) async fn tell(&self, event: Event) -> Result<(), Stopped> {
+        self.inbox.send(Message::Tell(event)).await.map_err(|_| Stopped)
+    }
+
+    /// Tells the state something and waits for its answer, which is durable when it comes.
+    pub(crate) async fn ask(&self, event: impl FnOnce(Ticket) -> Event) -> Result<Answer, Stopped> {
+        let ticket = Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Ask { ticket, event: event(ticket), reply };
+        self.inbox.send(message).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the state as it is saved.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, Now) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let reader: Reader = Box::new(move |state, now| {
+            // The asker may have gone; then nobody wants to know.
+            let _ = reply.send(look(state, now));
+        });
+        self.inbox.send(Message::Read(reader)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// A moment from now on the clock that the state decides by.
+    pub(crate) fn deadline(&self, wait: Duration) -> Millis {
+        self.clock.monotonic().plus(wait)
+    }
+}
+
+/// Both clocks of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    fn monotonic(&self) -> Millis {
+        Millis(whole_millis(self.start.elapsed()))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock")]
+    pub(crate) fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.monotonic(), unix: UnixMillis(whole_millis(unix)) }
+    }
+}
+
+/// The loop before it runs.
+pub(crate) struct Driver<S> {
+    state: State,
+    store: S,
+    clock: Clock,
+    inbox: mpsc::Receiver<Message>,
+    replies: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+}
+
+impl<S: Store> Driver<S> {
+    /// Takes the state and the store it was read from.
+    pub(crate) fn new(state: State, store: S, clock: Clock) -> (Self, Handle) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let handle = Handle { inbox: sender, next_ticket: Arc::default(), clock };
+        (Self { state, store, clock, inbox, replies: BTreeMap::new() }, handle)
+    }
+
+    /// Runs until `shutdown`. An error of the store ends it: what it holds may then differ from what is saved.
+    pub(crate) async fn run(
+        mut self,
+        first: Vec<Action>,
+        performer: &mut Performer,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.act(first, performer);
+        loop {
+            let mut messages = Vec::new();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                count = self.inbox.recv_many(&mut messages, BATCH) => if count == 0 { return Ok(()) },
+                _ = ticks.tick() => {}
+            }
+            let (events, readers) = self.sort(messages);
+            let now = self.clock.now();
+            let turn = self.state.apply(events, now);
+            store::save(&self.store, &turn.changes).await?;
+            self.act(turn.actions, performer);
+            for read in readers {
+                read(&self.state, now);
+            }
+        }
+    }
+
+    /// Puts the messages in order and remembers who waits; a caller that has gone is told of as an event.
+    fn sort(&mut self, messages: Vec<Message>) -> (Vec<Event>, Vec<Reader>) {
+        let mut events = Vec::with_capacity(messages.len());
+        let mut readers = Vec::new();
+        for message in messages {
+            match message {
+                Message::Tell(event) => events.push(event),
+                Message::Ask { ticket, event, reply } => {
+                    self.replies.insert(ticket, reply);
+                    events.push(event);
+                }
+                Message::Read(reader) => readers.push(reader),
+            }
+        }
+        let gone = self.replies.extract_if(.., |_, reply| reply.is_closed());
+        events.extend(gone.map(|(ticket, _)| Event::Gone { ticket }));
+        (events, readers)
+    }
+
+    fn act(&mut self, actions: Vec<Action>, performer: &mut Performer) {
+        for action in actions {
+            match action {
+                Action::Answer { ticket, answer } => {
+                    if let Some(reply) = self.replies.remove(&ticket) {
+                        // Whoever asked may be gone; what was decided stands, and a lost grant expires.
+                        let _ = reply.send(answer);
+                    }
+                }
+                other => performer.perform(other),
+            }
+        }
+    }
+}

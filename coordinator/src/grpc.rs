@@ -1,0 +1,295 @@
+//! The wire: each call becomes one event or one look at the state, and its answer one message. Decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starlift_common::ids::{JobId, WorkerId};
+use starlift_common::problem::{Code, Problem};
+use starlift_common::wire::{self, WireError};
+use starlift_proto as pb;
+use starlift_proto::admin_service_server::AdminService;
+use starlift_proto::worker_service_server::WorkerService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::driver::{Handle, Stopped};
+use crate::report;
+use crate::state::{Answer, Event, WorkerInfo};
+
+/// Longest wait for work that a worker may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Most tasks in one answer.
+const LARGEST_PAGE: u32 = 10_000;
+
+/// Bounds of the pause between two statuses of a watched job.
+const WATCH_PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+
+/// Both services, on the same loop.
+#[derive(Clone)]
+pub(crate) struct Services {
+    handle: Handle,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    pub(crate) fn new(handle: Handle, shutdown: CancellationToken) -> Self {
+        Self { handle, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Services {
+    async fn acquire(
+        &self,
+        request: Request<pb::AcquireRequest>,
+    ) -> Result<Response<pb::AcquireReply>, Status> {
+        let request = request.into_inner();
+        let worker = worker_info(request.worker)?;
+        let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
+        let (free_slots, until) = (request.free_slots, self.handle.deadline(wait));
+        let ask = self.handle.ask(|ticket| Event::Acquire { ticket, worker, free_slots, until });
+        let answer = tokio::select! {
+            answer = ask => answer.map_err(stopped)?,
+            () = self.shutdown.cancelled() => return Err(stopped(Stopped)),
+        };
+        match answer {
+            Answer::Granted { grants, drain } => {
+                let grants = grants.iter().map(Into::into).collect();
+                Ok(Response::new(pb::AcquireReply { grants, drain }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::HeartbeatReply>, Status> {
+        let request = request.into_inner();
+        let worker = worker_info(request.worker)?;
+        let tasks = request
+            .tasks
+            .iter()
+            .map(wire::attempt_progress)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| malformed(&error))?;
+        let drain = worker.draining;
+        match self.handle.ask(|ticket| Event::Heartbeat { ticket, worker, tasks }).await.map_err(stopped)? {
+            Answer::Orders(orders) => {
+                let orders = orders.into_iter().map(order).collect();
+                Ok(Response::new(pb::HeartbeatReply { orders, drain }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn report(&self, request: Request<pb::ReportRequest>) -> Result<Response<pb::ReportReply>, Status> {
+        let (attempt, outcome) = wire::outcome(request.into_inner()).map_err(|error| malformed(&error))?;
+        match self.handle.ask(|ticket| Event::Report { ticket, attempt, outcome }).await.map_err(stopped)? {
+            Answer::Reported(accepted) => Ok(Response::new(pb::ReportReply { accepted })),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Services {
+    type WatchJobStream = ReceiverStream<Result<pb::JobStatus, Status>>;
+
+    async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let pb::SubmitRequest { script, name, job_id } = request.into_inner();
+        let job = wire::job_id(&job_id).map_err(|error| malformed(&error))?;
+        if let Err(problems) = starlift_common::script::parse(&script) {
+            return Err(refused(&first_of(&problems)));
+        }
+        let script: Arc<str> = script.into();
+        match self.handle.ask(|ticket| Event::Submit { ticket, job, name, script }).await.map_err(stopped)? {
+            Answer::Accepted => Ok(Response::new(pb::SubmitReply { job: Some(self.status(job).await?) })),
+            Answer::Refused(problem) => Err(refused(&problem)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<pb::ListJobsRequest>,
+    ) -> Result<Response<pb::ListJobsReply>, Status> {
+        let jobs = self.handle.read(report::summaries).await.map_err(stopped)?;
+        Ok(Response::new(pb::ListJobsReply { jobs }))
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::JobStatus>, Status> {
+        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        Ok(Response::new(self.status(job).await?))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<pb::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let request = request.into_inner();
+        let job = wire::job_id(&request.job_id).map_err(|error| malformed(&error))?;
+        let first = self.status(job).await?;
+        let pause = u64::from(request.interval_ms).clamp(*WATCH_PAUSE_MS.start(), *WATCH_PAUSE_MS.end());
+        let (sender, receiver) = mpsc::channel(1);
+        let watch = watch(self.clone(), job, first, Duration::from_millis(pause), sender);
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move { shutdown.run_until_cancelled(watch).await });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<pb::ListTasksRequest>,
+    ) -> Result<Response<pb::ListTasksReply>, Status> {
+        let request = request.into_inner();
+        let job = wire::job_id(&request.job_id).map_err(|error| malformed(&error))?;
+        let limit = if request.limit == 0 { LARGEST_PAGE } else { request.limit.min(LARGEST_PAGE) };
+        let look = move |state: &_, now| report::tasks(state, job, request.offset, limit, now);
+        let reply = self.handle.read(look).await.map_err(stopped)?;
+        reply.map(Response::new).ok_or_else(|| unknown_job(job))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<pb::GetReportRequest>,
+    ) -> Result<Response<pb::FinalReport>, Status> {
+        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        let look = move |state: &crate::state::State, _| {
+            state.job(job).map(|found| found.report().map(|report| report.to_wire(job)))
+        };
+        match self.handle.read(look).await.map_err(stopped)? {
+            Some(Some(report)) => Ok(Response::new(report)),
+            Some(None) => Err(Status::failed_precondition(format!("job {job} has not ended yet"))),
+            None => Err(unknown_job(job)),
+        }
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<pb::ListWorkersRequest>,
+    ) -> Result<Response<pb::ListWorkersReply>, Status> {
+        let workers = self.handle.read(report::workers).await.map_err(stopped)?;
+        Ok(Response::new(pb::ListWorkersReply { workers }))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<pb::CancelJobRequest>,
+    ) -> Result<Response<pb::JobStatus>, Status> {
+        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        match self.handle.ask(|ticket| Event::Cancel { ticket, job }).await.map_err(stopped)? {
+            Answer::Accepted => Ok(Response::new(self.status(job).await?)),
+            Answer::Refused(problem) => Err(refused(&problem)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Services {
+    async fn status(&self, job: JobId) -> Result<pb::JobStatus, Status> {
+        let status =
+            self.handle.read(move |state, now| report::status(state, job, now)).await.map_err(stopped)?;
+        status.ok_or_else(|| unknown_job(job))
+    }
+}
+
+/// Sends the status again whenever it has changed, until the job has ended or nobody listens.
+async fn watch(
+    services: Services,
+    job: JobId,
+    first: pb::JobStatus,
+    pause: Duration,
+    sender: mpsc::Sender<Result<pb::JobStatus, Status>>,
+) {
+    let mut status = first;
+    loop {
+        let ended = is_final(&status.state);
+        if sender.send(Ok(status.clone())).await.is_err() || ended {
+            return;
+        }
+        loop {
+            tokio::time::sleep(pause).await;
+            match services.status(job).await {
+                Ok(next) if next == status => {}
+                Ok(next) => {
+                    status = next;
+                    break;
+                }
+                Err(error) => {
+                    // The listener may be gone as well.
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn is_final(state: &str) -> bool {
+    use starlift_common::job::JobState::{Cancelled, Failed, Succeeded};
+    [Succeeded, Failed, Cancelled].iter().any(|last| last.as_str() == state)
+}
+
+fn worker_info(worker: Option<pb::WorkerInfo>) -> Result<WorkerInfo, Status> {
+    let worker = worker.filter(|worker| !worker.worker_id.is_empty());
+    let worker = worker.ok_or_else(|| Status::invalid_argument("the worker does not say who it is"))?;
+    Ok(WorkerInfo {
+        id: WorkerId(worker.worker_id),
+        host: worker.host,
+        version: worker.version,
+        slots: worker.slots,
+        http: worker.http,
+        draining: worker.draining,
+    })
+}
+
+fn order(order: crate::state::TaskOrder) -> pb::TaskOrder {
+    let verdict = if order.go_on { pb::Order::Continue } else { pb::Order::Stop };
+    pb::TaskOrder {
+        job_id: order.attempt.task.job.to_string(),
+        task_id: order.attempt.task.task.0,
+        epoch: order.attempt.epoch.0,
+        order: verdict.into(),
+        bytes_per_second: order.bytes_per_second.unwrap_or_default(),
+    }
+}
+
+/// All faults of a script in one text, under the first one's code.
+fn first_of(problems: &[Problem]) -> Problem {
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let code = problems.first().map_or(Code::InvalidScript, |problem| problem.code);
+    Problem::new(code, text.join("\n"))
+}
+
+fn malformed(error: &WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(stopped: Stopped) -> Status {
+    Status::unavailable(stopped.to_string())
+}
+
+fn unknown_job(job: JobId) -> Status {
+    Status::not_found(format!("there is no job {job}"))
+}
+
+fn unexpected(answer: &Answer) -> Status {
+    Status::internal(format!("the state gave an answer of another kind: {answer:?}"))
+}
+
+/// The problem's code travels as metadata, so that the command line can choose its exit code.
+fn refused(problem: &Problem) -> Status {
+    let mut status = match problem.code {
+        Code::UnknownJob => Status::not_found(problem.to_string()),
+        Code::JobChanged => Status::already_exists(problem.to_string()),
+        _ => Status::invalid_argument(problem.to_string()),
+    };
+    status
+        .metadata_mut()
+        .insert("starlift-code", tonic::metadata::MetadataValue::from_static(problem.code.as_str()));
+    status
+}

@@ -1,0 +1,146 @@
+//! What `/metrics` shows, in the text form of OpenMetrics. Made anew from the state at every scrape, so it cannot drift.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::state::{Counters, State};
+
+/// The numbers of one scrape.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Numbers {
+    jobs: BTreeMap<&'static str, u64>,
+    tasks: BTreeMap<&'static str, u64>,
+    workers: u64,
+    slots: u64,
+    slots_busy: u64,
+    queue_depth: u64,
+    waiting_workers: u64,
+    labels_to_sweep: u64,
+    counters: Counters,
+}
+
+impl Numbers {
+    /// Looks at the jobs, not at their tasks.
+    pub(crate) fn of(state: &State) -> Self {
+        let mut numbers = Self { counters: state.counters(), ..Self::default() };
+        for (id, job) in state.jobs() {
+            *numbers.jobs.entry(job.state().as_str()).or_default() += 1;
+            numbers.labels_to_sweep += u64::from(state.sweeps().labels_of(id));
+            if job.state().is_final() {
+                continue; // the tasks of ended jobs are in their reports
+            }
+            let counts = job.counts();
+            let by_state = [
+                ("WAITING", counts.waiting),
+                ("RUNNING", counts.running),
+                ("COMMITTING", counts.committing),
+                ("DONE", counts.done),
+                ("FAILED", counts.failed),
+            ];
+            for (name, count) in by_state {
+                *numbers.tasks.entry(name).or_default() += u64::from(count);
+            }
+            numbers.queue_depth += job.queue().depth() as u64;
+        }
+        for worker in state.workers() {
+            numbers.workers += 1;
+            numbers.slots += u64::from(worker.info.slots);
+            numbers.slots_busy += u64::from(worker.running);
+        }
+        numbers.waiting_workers = state.parked() as u64;
+        numbers
+    }
+
+    /// The text that a scraper reads.
+    pub(crate) fn render(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("starlift_coordinator");
+        registry.register_collector(Box::new(self));
+        let mut page = String::new();
+        text::encode(&mut page, &registry)?;
+        Ok(page)
+    }
+}
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        by_state(&mut encoder, "jobs", "Jobs by state", &self.jobs)?;
+        by_state(&mut encoder, "tasks", "Tasks of unfinished jobs by state", &self.tasks)?;
+        let gauges = [
+            ("workers", "Workers heard of lately", self.workers),
+            ("slots", "Tasks that the workers can run at once", self.slots),
+            ("slots_busy", "Tasks that the workers hold", self.slots_busy),
+            ("queue_depth", "Tasks that wait for a worker or for their next attempt", self.queue_depth),
+            ("waiting_workers", "Requests for work that wait for a task", self.waiting_workers),
+            ("labels_to_sweep", "Dead labels that are not known to be closed", self.labels_to_sweep),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(encoder)?;
+        }
+        let counters = &self.counters;
+        let counted = [
+            ("grants", "Tasks leased", None, counters.grants),
+            ("lease_expiries", "Leases that ran out", None, counters.lease_expiries),
+            ("stale_reports", "Reports under a dead epoch", None, counters.stale_reports),
+            ("transactions", "Transactions committed", None, counters.transactions),
+            ("rows_read", "Rows read by committed tasks", None, counters.rows_read),
+            ("read", "Cell bytes read by committed tasks", Some(Unit::Bytes), counters.bytes_read),
+            ("rows_loaded", "Rows loaded by committed tasks", None, counters.rows_loaded),
+            ("loaded", "Body bytes loaded by committed tasks", Some(Unit::Bytes), counters.bytes_loaded),
+        ];
+        for (name, help, unit, value) in counted {
+            let counter = ConstCounter::new(value);
+            let encoder = encoder.encode_descriptor(name, help, unit.as_ref(), counter.metric_type())?;
+            counter.encode(encoder)?;
+        }
+        let failures = [
+            ("transient", counters.failures_transient),
+            ("permanent", counters.failures_permanent),
+            ("distress", counters.failures_distress),
+        ];
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut family =
+            encoder.encode_descriptor("attempts_failed", "Attempts that failed, by class", None, kind)?;
+        for (class, value) in failures {
+            ConstCounter::new(value).encode(family.encode_family(&[("class", class)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn by_state(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: &BTreeMap<&'static str, u64>,
+) -> Result<(), fmt::Error> {
+    let kind = ConstGauge::new(0i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (state, value) in values {
+        let gauge = ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX));
+        gauge.encode(family.encode_family(&[("state", *state)])?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_every_number_with_its_unit() {
+        let numbers = Numbers { jobs: BTreeMap::from([("RUNNING", 2)]), slots: 8, ..Numbers::default() };
+        let page = numbers.render().expect("text");
+        assert!(page.contains("starlift_coordinator_jobs{state=\"RUNNING\"} 2"), "{page}");
+        assert!(page.contains("starlift_coordinator_slots 8"), "{page}");
+        assert!(page.contains("starlift_coordinator_loaded_bytes_total 0"), "{page}");
+        assert!(page.contains("starlift_coordinator_attempts_failed_total{class=\"distress\"} 0"), "{page}");
+    }
+}

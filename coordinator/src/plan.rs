@@ -1,0 +1,452 @@
+//! A job's plan: everything decided before anything is changed. Pure. What the catalogues say comes in as
+//! [`SourceFacts`] and [`TargetFacts`] ([`crate::probe`] asks), what goes out is stored and sent to workers. Types are
+//! matched in [`crate::columns`], keys are cut in [`crate::ranges`].
+
+use serde::{Deserialize, Serialize};
+use starlift_common::job::{ColumnList, Delimiter, Format, JobSpec, LoadSpec, ReadSpec, SourceKind};
+use starlift_common::nearest::did_you_mean;
+use starlift_common::problem::{Code, Problem};
+use starlift_common::query::quote;
+use starlift_common::task::TaskPlan;
+
+use crate::columns::{Column, Fit, Kind, cell_kind, find, fit};
+use crate::ranges::{self, KeyFacts, Size};
+
+/// A transaction is closed at this size and the task goes on in another.
+const PART_BYTES: u64 = 8 << 30;
+
+/// Most that one JSON body may hold: the server keeps the whole of it in memory.
+const JSON_BODY_BYTES: u64 = 64 << 20;
+
+/// Below this StarRocks forgets labels so soon that a doubtful commit may not be settled any more.
+const LABELS_KEPT_LEAST: u64 = 10_000;
+
+/// Stored before preSql; never changed afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Plan {
+    /// Source tables; a task names one by its index.
+    pub shards: Vec<ReadSpec>,
+    pub load: LoadSpec,
+    pub tasks: Vec<TaskPlan>,
+    /// Statements before the transfer, ready to send, in order.
+    pub pre_sql: Vec<String>,
+    pub post_sql: Vec<String>,
+    /// Most tasks at once over the whole cluster.
+    pub concurrent: u32,
+    /// The job's speed limit.
+    pub bytes_per_second: Option<u64>,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Rows the source holds, by estimate.
+    pub fn rows_estimate(&self) -> u64 {
+        self.tasks.iter().map(|task| task.rows_estimate).sum()
+    }
+}
+
+/// What the source says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFacts {
+    pub database: String,
+    /// What the reader selects, in the job's order.
+    pub selected: Vec<Selected>,
+    /// The split key with its bounds; `None`: the table is read whole.
+    pub key: Option<(String, KeyFacts)>,
+    pub size: Size,
+}
+
+/// One selected column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// SQL text, ready to paste.
+    pub sql: String,
+    /// Name of the result column.
+    pub name: String,
+    pub kind: Kind,
+    /// For messages.
+    pub type_text: String,
+}
+
+/// What the target says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetFacts {
+    pub database: String,
+    pub columns: Vec<Column>,
+    pub model: Option<Model>,
+    /// `None`: not asked.
+    pub has_rows: Option<bool>,
+    /// `label_keep_max_num`, where the account may read it.
+    pub labels_kept: Option<u64>,
+    pub load_urls: Vec<String>,
+    /// Source and target are the same table.
+    pub is_source: bool,
+    pub warnings: Vec<String>,
+}
+
+/// What a StarRocks table does with rows of the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Model {
+    /// Keeps them all.
+    Duplicate,
+    Aggregate,
+    Unique,
+    Primary,
+}
+
+impl Model {
+    /// Reads `information_schema.tables_config.TABLE_MODEL`; source and manual spell it differently.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_uppercase().as_str() {
+            "DUP_KEYS" => Self::Duplicate,
+            "AGG_KEYS" => Self::Aggregate,
+            "UNQ_KEYS" | "UNIQUE_KEYS" => Self::Unique,
+            "PRI_KEYS" | "PRIMARY_KEYS" => Self::Primary,
+            _ => return None,
+        })
+    }
+}
+
+/// An element of the reader's column list, before expressions are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    Column(Selected),
+    /// Anything that is not a column of the catalogue, as written.
+    Expression(String),
+}
+
+/// The reader's column list against the catalogue; `*` becomes every column that `SELECT *` shows.
+pub fn elements(kind: SourceKind, list: &ColumnList, columns: &[Column]) -> Vec<Element> {
+    match list {
+        ColumnList::All => {
+            let shown = columns.iter().filter(|column| !column.hidden);
+            shown.map(|column| Element::Column(select(kind, column))).collect()
+        }
+        ColumnList::Listed(listed) => listed
+            .iter()
+            .map(|text| match find(columns, unquoted(text)) {
+                Some(column) => Element::Column(select(kind, column)),
+                None => Element::Expression(text.clone()),
+            })
+            .collect(),
+    }
+}
+
+fn select(kind: SourceKind, column: &Column) -> Selected {
+    let name = quote(&column.name);
+    // MySQL prints a FLOAT with six digits; as a DOUBLE it prints all that the value has.
+    let widened = kind == SourceKind::Mysql && column.kind == Kind::Float;
+    Selected {
+        sql: if widened { format!("({name} * 1e0)") } else { name },
+        name: column.name.clone(),
+        kind: column.kind.clone(),
+        type_text: column.type_text.clone(),
+    }
+}
+
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix('`').and_then(|inner| inner.strip_suffix('`')).unwrap_or(text)
+}
+
+/// The split column of the catalogue, if the job names one.
+pub fn split_key<'a>(spec: &JobSpec, columns: &'a [Column]) -> Result<Option<&'a Column>, Problem> {
+    let Some(name) = &spec.source.split_key else { return Ok(None) };
+    let table = &spec.source.table;
+    let place = format!("{table}.{name}");
+    let Some(column) = find(columns, name) else {
+        return Err(Problem::new(
+            Code::InvalidSplitKey,
+            format!("splitPk \"{name}\" is not a column of {table}"),
+        )
+        .at(place)
+        .hint(did_you_mean(name, columns.iter().map(|column| column.name.as_str()))));
+    };
+    if !column.kind.is_integer() {
+        let message =
+            format!("splitPk \"{name}\" has type {}, by which a table cannot be split yet", column.type_text);
+        return Err(Problem::new(Code::InvalidSplitKey, message)
+            .at(place)
+            .hint("choose an integer column, or leave splitPk out to read the table in one task"));
+    }
+    Ok(Some(column))
+}
+
+/// The problem of a name in the reader's list that is neither a column nor an expression the source understands.
+pub fn unknown_source_column(table: &str, text: &str, columns: &[Column], words: &str) -> Problem {
+    let hint = did_you_mean(unquoted(text), columns.iter().map(|column| column.name.as_str()));
+    Problem::new(Code::UnknownColumn, format!("no column or valid expression \"{text}\" in {table}: {words}"))
+        .at(format!("{table}.{}", unquoted(text)))
+        .hint(hint)
+}
+
+/// Puts the plan together; every fault that the facts show is told at once.
+pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> Result<Plan, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut warnings = target.warnings.clone();
+    let columns = target_columns(spec, target, &mut problems);
+    match_columns(spec, source, &columns, &mut problems, &mut warnings);
+    check_target(spec, target, &columns, &mut problems);
+    check_statements(spec, target, &mut problems, &mut warnings);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if spec.target.pre_sql.is_empty()
+        && target.model == Some(Model::Duplicate)
+        && target.has_rows == Some(true)
+    {
+        warnings.push(format!(
+            "{}.{} already holds rows, has no key that replaces them, and the job has no preSql: its rows are added",
+            target.database, spec.target.table
+        ));
+    }
+    if let Some(kept) = target.labels_kept.filter(|kept| *kept < LABELS_KEPT_LEAST) {
+        warnings.push(format!(
+            "the target remembers only {kept} labels (label_keep_max_num); set it to {LABELS_KEPT_LEAST} or more, so \
+             that a commit whose answer is lost can be settled"
+        ));
+    }
+    let tasks = match &source.key {
+        Some((_, key)) => {
+            let wanted = u64::from(spec.settings.concurrent) * u64::from(spec.source.split_factor);
+            ranges::split(0, *key, source.size, wanted)
+        }
+        None => ranges::whole(0, source.size),
+    };
+    Ok(Plan {
+        shards: vec![read_spec(spec, source)],
+        load: load_spec(spec, source, target, &columns),
+        tasks,
+        pre_sql: statements(&spec.target.pre_sql, &spec.target.table),
+        post_sql: statements(&spec.target.post_sql, &spec.target.table),
+        concurrent: spec.settings.concurrent,
+        bytes_per_second: spec.settings.bytes_per_second,
+        warnings,
+    })
+}
+
+/// The columns to write, in the order of the cells; unknown ones are left out and told.
+fn target_columns<'a>(
+    spec: &JobSpec,
+    target: &'a TargetFacts,
+    problems: &mut Vec<Problem>,
+) -> Vec<&'a Column> {
+    let table = format!("{}.{}", target.database, spec.target.table);
+    match &spec.target.columns {
+        ColumnList::All => target.columns.iter().filter(|column| !column.generated).collect(),
+        ColumnList::Listed(names) => names
+            .iter()
+            .filter_map(|name| {
+                let found = find(&target.columns, name);
+                match found {
+                    None => problems.push(
+                        Problem::new(Code::UnknownColumn, format!("no column \"{name}\" in {table}"))
+                            .at(format!("{table}.{name}"))
+                            .hint(did_you_mean(
+                                name,
+                                target.columns.iter().map(|column| column.name.as_str()),
+                            )),
+                    ),
+                    Some(column) if column.generated => problems.push(
+                        Problem::new(
+                            Code::ColumnMismatch,
+                            format!("column \"{name}\" is computed by StarRocks"),
+                        )
+                        .at(format!("{table}.{name}"))
+                        .hint("leave it out of the writer's column list"),
+                    ),
+                    Some(_) => {}
+                }
+                found
+            })
+            .collect(),
+    }
+}
+
+/// Counts and types of both sides; they map by position.
+fn match_columns(
+    spec: &JobSpec,
+    source: &SourceFacts,
+    columns: &[&Column],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    let wanted = match &spec.target.columns {
+        ColumnList::All => columns.len(),
+        ColumnList::Listed(names) => names.len(),
+    };
+    let table = &spec.target.table;
+    if source.selected.len() != wanted {
+        let message = format!(
+            "column counts differ: the reader has {} ({}), the writer {wanted} ({})",
+            source.selected.len(),
+            names(source.selected.iter().map(|selected| selected.name.as_str())),
+            names(columns.iter().map(|column| column.name.as_str())),
+        );
+        problems
+            .push(Problem::new(Code::ColumnMismatch, message).at(table.clone()).hint("they map by position"));
+        return;
+    }
+    if columns.len() != wanted {
+        return; // an unknown column was told; positions mean nothing without it
+    }
+    for (from, to) in source.selected.iter().zip(columns) {
+        match fit(&from.kind, &to.kind) {
+            Fit::Faithful => {}
+            Fit::Lossy(what) => warnings.push(format!(
+                "{} ({}) goes into {} ({}): {what}",
+                from.name, from.type_text, to.name, to.type_text
+            )),
+            Fit::Impossible(why) => problems.push(
+                Problem::new(
+                    Code::TypeMismatch,
+                    format!(
+                        "{} ({}) cannot go into {} ({})",
+                        from.name, from.type_text, to.name, to.type_text
+                    ),
+                )
+                .at(format!("{table}.{}", to.name))
+                .hint(why),
+            ),
+        }
+    }
+}
+
+/// First names of a long list.
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 12;
+    let all: Vec<&str> = names.collect();
+    let shown = all.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if all.len() > SHOWN { format!("{shown}, ...") } else { shown }
+}
+
+/// Columns that must be written and are not.
+fn check_target(spec: &JobSpec, target: &TargetFacts, columns: &[&Column], problems: &mut Vec<Problem>) {
+    let table = format!("{}.{}", target.database, spec.target.table);
+    let partial = spec
+        .target
+        .load
+        .headers
+        .get("partial_update")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let is_primary = target.model == Some(Model::Primary);
+    if partial && target.model.is_some_and(|model| model != Model::Primary) {
+        problems.push(
+            Problem::new(
+                Code::InvalidSettings,
+                format!("partial_update needs a primary key table; {table} is none"),
+            )
+            .at(table.clone())
+            .hint("leave partial_update out of loadProps"),
+        );
+    }
+    for column in &target.columns {
+        let is_written = columns.iter().any(|written| written.name == column.name);
+        if is_written || column.generated {
+            continue;
+        }
+        let message = if is_primary && column.is_key && !column.has_default {
+            format!("primary key column \"{}\" must be written", column.name)
+        } else if !column.nullable && !column.has_default && !partial {
+            format!("column \"{}\" is NOT NULL without default and not written", column.name)
+        } else {
+            continue;
+        };
+        problems.push(
+            Problem::new(Code::ColumnMismatch, message)
+                .at(format!("{table}.{}", column.name))
+                .hint("add it to the columns of writer and reader"),
+        );
+    }
+}
+
+/// A job that would empty its own source.
+fn check_statements(
+    spec: &JobSpec,
+    target: &TargetFacts,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    if !target.is_source {
+        return;
+    }
+    let table = format!("{}.{}", target.database, spec.target.table);
+    let destroys = |sql: &&String| {
+        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        matches!(word.as_str(), "truncate" | "delete" | "drop")
+    };
+    if let Some(sql) = spec.target.pre_sql.iter().find(destroys) {
+        problems.push(
+            Problem::new(
+                Code::SourceIsTarget,
+                format!("reader and writer use the same table {table}; preSql would empty it"),
+            )
+            .at(sql.clone())
+            .hint("write to another table, or leave the statement out"),
+        );
+    } else {
+        warnings.push(format!(
+            "reader and writer use the same table {table}: rows may be read that the job has written"
+        ));
+    }
+}
+
+fn read_spec(spec: &JobSpec, source: &SourceFacts) -> ReadSpec {
+    ReadSpec {
+        datasource: spec.source.datasource.clone(),
+        kind: spec.source.kind,
+        database: source.database.clone(),
+        table: spec.source.table.clone(),
+        hint: spec.source.hint.clone(),
+        select: source.selected.iter().map(|selected| selected.sql.clone()).collect(),
+        names: source.selected.iter().map(|selected| selected.name.clone()).collect(),
+        filter: spec.source.filter.clone(),
+        key: source.key.as_ref().map(|(name, _)| name.clone()),
+        time_zone: spec.settings.time_zone.clone(),
+    }
+}
+
+fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns: &[&Column]) -> LoadSpec {
+    let props = &spec.target.load;
+    let mut headers = props.headers.clone();
+    headers.entry("strict_mode".into()).or_insert_with(|| "true".into());
+    headers.entry("max_filter_ratio".into()).or_insert_with(|| "0".into());
+    let delimiter = |named: &Option<Delimiter>, default: u8| {
+        named.clone().unwrap_or_else(|| Delimiter::new(vec![default]).expect("a single byte below 0x80"))
+    };
+    let body_most = match props.format {
+        Format::Csv => u64::MAX,
+        Format::Json => JSON_BODY_BYTES,
+    };
+    LoadSpec {
+        datasource: spec.target.datasource.clone(),
+        database: target.database.clone(),
+        table: spec.target.table.clone(),
+        columns: columns.iter().map(|column| column.name.clone()).collect(),
+        cell_kinds: source
+            .selected
+            .iter()
+            .zip(columns)
+            .map(|(from, to)| cell_kind(&from.kind, &to.kind))
+            .collect(),
+        load_urls: target.load_urls.clone(),
+        format: props.format,
+        column_separator: delimiter(&props.column_separator, 1),
+        row_delimiter: delimiter(&props.row_delimiter, 2),
+        named_delimiters: props.column_separator.is_some() || props.row_delimiter.is_some(),
+        headers,
+        max_batch_rows: spec.target.max_batch_rows,
+        max_batch_bytes: spec.target.max_batch_bytes.min(body_most),
+        label_prefix: spec.target.label_prefix.clone(),
+        timeout_s: props.timeout_s,
+        max_part_bytes: PART_BYTES,
+    }
+}
+
+/// The job's statements as they are sent.
+fn statements(list: &[String], table: &str) -> Vec<String> {
+    list.iter().map(|sql| sql.replace("@table", table)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,453 @@
+//! What people are shown: the final report, which is stored, and the views of jobs, tasks and workers as they are now.
+//! Pure; every number is taken from the state.
+
+use serde::{Deserialize, Serialize};
+use starlift_common::ids::{JobId, TaskId, TaskKey};
+use starlift_common::job::JobState;
+use starlift_common::problem::{Code, Problem};
+use starlift_common::task::{AttemptKey, Progress};
+use starlift_proto as pb;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::{Now, UnixMillis, whole_millis};
+use crate::record::{Ending, Phase, PhaseRecord, Standing, TaskRecord};
+use crate::state::State;
+use crate::state::job::{Counts, Job, Totals};
+
+/// Most tasks in the list of the slowest.
+const SLOWEST: usize = 5;
+
+/// The stored result of a job. Times are milliseconds; what the wire shows in seconds or per second is made from them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Report {
+    pub name: String,
+    pub state: JobState,
+    pub started_at: UnixMillis,
+    pub finished_at: UnixMillis,
+    pub phases: Vec<(Phase, u64)>,
+    pub rows_read: u64,
+    /// Cell bytes.
+    pub bytes_read: u64,
+    pub rows_loaded: u64,
+    /// Body bytes.
+    pub bytes_loaded: u64,
+    pub rows_filtered: u64,
+    pub rows_unselected: u64,
+    pub dirty_records: u64,
+    pub loads: u64,
+    pub transactions: u64,
+    pub retries: u64,
+    pub labels_to_sweep: u32,
+    pub tasks_total: u32,
+    pub tasks_succeeded: u32,
+    pub tasks_failed: u32,
+    pub workers: Vec<Share>,
+    pub slowest_tasks: Vec<SlowTask>,
+    pub warnings: Vec<String>,
+    pub error: Option<Problem>,
+}
+
+/// What one worker did of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Share {
+    pub worker: String,
+    pub tasks: u32,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlowTask {
+    pub task: TaskId,
+    pub range: String,
+    pub rows: u64,
+    pub took_ms: u64,
+}
+
+/// Whether every row read is accounted for.
+pub fn balanced(totals: &Totals) -> Result<(), Problem> {
+    let accounted = totals.rows_loaded + totals.rows_filtered + totals.rows_unselected;
+    if totals.rows_read == accounted {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::CountMismatch,
+        format!(
+            "{} rows were read, but StarRocks accounts for {accounted}: {} loaded, {} filtered, {} unselected",
+            totals.rows_read, totals.rows_loaded, totals.rows_filtered, totals.rows_unselected
+        ),
+    )
+    .hint("compare source and target before using the data"))
+}
+
+/// The report of a job that has just ended.
+pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Report {
+    let record = job.record();
+    let totals = job.totals();
+    let counts = job.counts();
+    let error = match &record.ending {
+        Some(Ending::Failed(problem)) => Some(problem.clone()),
+        Some(Ending::Cancelled) => Some(cancelled(id, counts)),
+        None => None,
+    };
+    Report {
+        name: record.name.clone(),
+        state: record.state,
+        started_at: record.submitted_at,
+        finished_at: now,
+        phases: record.phases.iter().map(|phase| (phase.phase, whole_millis(spent_in(phase, now)))).collect(),
+        rows_read: totals.rows_read,
+        bytes_read: totals.bytes_read,
+        rows_loaded: totals.rows_loaded,
+        bytes_loaded: totals.bytes_loaded,
+        rows_filtered: totals.rows_filtered,
+        rows_unselected: totals.rows_unselected,
+        dirty_records: 0,
+        loads: totals.loads,
+        transactions: totals.transactions,
+        retries: totals.requests_repeated + attempts_beyond_the_first(job.tasks()),
+        labels_to_sweep,
+        tasks_total: counts.total(),
+        tasks_succeeded: counts.done,
+        tasks_failed: counts.failed,
+        workers: shares(job.tasks()),
+        slowest_tasks: slowest(job),
+        warnings: record.warnings.clone(),
+        error,
+    }
+}
+
+fn cancelled(id: JobId, counts: Counts) -> Problem {
+    let message = format!("the job was cancelled; {} of {} tasks are committed", counts.done, counts.total());
+    Problem::new(Code::Cancelled, message).at(id.to_string())
+}
+
+fn attempts_beyond_the_first(tasks: &[TaskRecord]) -> u64 {
+    tasks.iter().map(|task| task.epoch.0.saturating_sub(1)).sum()
+}
+
+fn shares(tasks: &[TaskRecord]) -> Vec<Share> {
+    let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
+    for task in tasks {
+        let (Standing::Done { prepared }, Some(worker)) = (&task.standing, &task.worker) else { continue };
+        let share = shares.entry(&worker.0).or_default();
+        share.worker.clone_from(&worker.0);
+        share.tasks += 1;
+        share.rows += prepared.parts.iter().map(|part| part.rows_loaded).sum::<u64>();
+        share.bytes += prepared.parts.iter().map(|part| part.bytes_sent).sum::<u64>();
+    }
+    shares.into_values().collect()
+}
+
+fn slowest(job: &Job) -> Vec<SlowTask> {
+    let mut slow: Vec<SlowTask> = (0u32..)
+        .zip(job.tasks())
+        .filter_map(|(task, record)| match &record.standing {
+            Standing::Done { prepared } => Some((TaskId(task), prepared.rows_read, record.took_ms)),
+            _ => None,
+        })
+        .map(|(task, rows, took_ms)| SlowTask { task, range: job.range_text(task), rows, took_ms })
+        .collect();
+    slow.sort_by_key(|task| (std::cmp::Reverse(task.took_ms), task.task));
+    slow.truncate(SLOWEST);
+    slow
+}
+
+fn spent_in(phase: &PhaseRecord, now: UnixMillis) -> Duration {
+    phase.ended.unwrap_or(now).since(phase.began)
+}
+
+impl Report {
+    /// The wire form.
+    pub fn to_wire(&self, id: JobId) -> pb::FinalReport {
+        let phase = |wanted: Phase| {
+            let spent: u64 =
+                self.phases.iter().filter(|(phase, _)| *phase == wanted).map(|(_, ms)| *ms).sum();
+            seconds(Duration::from_millis(spent))
+        };
+        let transfer = phase(Phase::Transfer) + phase(Phase::Commit);
+        pb::FinalReport {
+            job_id: id.to_string(),
+            name: self.name.clone(),
+            state: self.state.as_str().to_owned(),
+            started_at: rfc3339(self.started_at),
+            finished_at: rfc3339(self.finished_at),
+            elapsed_seconds: seconds(self.finished_at.since(self.started_at)),
+            phases: Some(pb::Phases {
+                plan: phase(Phase::Plan),
+                pre_sql: phase(Phase::PreSql),
+                transfer: phase(Phase::Transfer),
+                commit: phase(Phase::Commit),
+                post_sql: phase(Phase::PostSql),
+            }),
+            rows_read: self.rows_read,
+            bytes_read: self.bytes_read,
+            rows_loaded: self.rows_loaded,
+            bytes_loaded: self.bytes_loaded,
+            rows_filtered: self.rows_filtered,
+            rows_unselected: self.rows_unselected,
+            dirty_records: self.dirty_records,
+            loads: self.loads,
+            transactions: self.transactions,
+            retries: self.retries,
+            labels_to_sweep: self.labels_to_sweep,
+            tasks: Some(pb::TaskCounts {
+                total: self.tasks_total,
+                succeeded: self.tasks_succeeded,
+                failed: self.tasks_failed,
+                running: 0,
+                waiting: self.tasks_total - self.tasks_succeeded - self.tasks_failed,
+                prepared: 0,
+            }),
+            workers: self.workers.iter().map(Share::to_wire).collect(),
+            slowest_tasks: self.slowest_tasks.iter().map(SlowTask::to_wire).collect(),
+            avg_rows_per_second: per_second(self.rows_read, transfer),
+            avg_bytes_per_second: per_second(self.bytes_read, transfer),
+            warnings: self.warnings.clone(),
+            error: self.error.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl Share {
+    fn to_wire(&self) -> pb::WorkerShare {
+        pb::WorkerShare { id: self.worker.clone(), tasks: self.tasks, rows: self.rows, bytes: self.bytes }
+    }
+}
+
+impl SlowTask {
+    fn to_wire(&self) -> pb::SlowTask {
+        pb::SlowTask {
+            id: self.task.0,
+            range: self.range.clone(),
+            rows: self.rows,
+            seconds: seconds(Duration::from_millis(self.took_ms)),
+        }
+    }
+}
+
+/// All jobs, oldest first.
+pub fn summaries(state: &State, now: Now) -> Vec<pb::JobSummary> {
+    state
+        .jobs()
+        .map(|(id, job)| pb::JobSummary {
+            job_id: id.to_string(),
+            name: job.record().name.clone(),
+            state: job.state().as_str().to_owned(),
+            submitted_at: rfc3339(job.record().submitted_at),
+            elapsed_seconds: seconds(elapsed(job, now.unix)),
+            rows_loaded: job.totals().rows_loaded,
+            tasks_total: job.counts().total(),
+            tasks_done: job.counts().done,
+        })
+        .collect()
+}
+
+/// A job as it is now; `None` when there is no such job.
+pub fn status(state: &State, id: JobId, now: Now) -> Option<pb::JobStatus> {
+    let job = state.job(id)?;
+    let record = job.record();
+    let error = match &record.ending {
+        Some(Ending::Failed(problem)) => Some(problem.clone()),
+        Some(Ending::Cancelled) => Some(cancelled(id, job.counts())),
+        None => None,
+    };
+    Some(pb::JobStatus {
+        job_id: id.to_string(),
+        name: record.name.clone(),
+        state: record.state.as_str().to_owned(),
+        submitted_at: rfc3339(record.submitted_at),
+        elapsed_seconds: seconds(elapsed(job, now.unix)),
+        progress: Some(progress(state, id, job, now.unix)),
+        tasks: Some(counts(job.counts())),
+        phases: record
+            .phases
+            .iter()
+            .map(|phase| pb::Phase {
+                name: phase.phase.as_str().to_owned(),
+                seconds: seconds(spent_in(phase, now.unix)),
+            })
+            .collect(),
+        warnings: record.warnings.clone(),
+        error: error.as_ref().map(Into::into),
+        labels_to_sweep: state.sweeps().labels_of(id),
+    })
+}
+
+/// Tasks `offset..offset + limit` of a job, and how many there are.
+pub fn tasks(state: &State, id: JobId, offset: u32, limit: u32, now: Now) -> Option<pb::ListTasksReply> {
+    let job = state.job(id)?;
+    let tasks = (0u32..)
+        .zip(job.tasks())
+        .skip(offset as usize)
+        .take(limit as usize)
+        .map(|(task, record)| task_status(state, job, TaskKey { job: id, task: TaskId(task) }, record, now))
+        .collect();
+    Some(pb::ListTasksReply { tasks, total: job.counts().total() })
+}
+
+/// All workers heard of lately.
+pub fn workers(state: &State, now: Now) -> Vec<pb::WorkerStatus> {
+    state
+        .workers()
+        .map(|worker| pb::WorkerStatus {
+            worker_id: worker.info.id.to_string(),
+            host: worker.info.host.clone(),
+            version: worker.info.version.clone(),
+            slots: worker.info.slots,
+            running: worker.running,
+            draining: worker.info.draining,
+            seconds_since_heard: seconds(now.monotonic.since(worker.heard)),
+            rows: worker.rows,
+            bytes: worker.bytes,
+            http: worker.info.http.clone(),
+        })
+        .collect()
+}
+
+fn task_status(state: &State, job: &Job, task: TaskKey, record: &TaskRecord, now: Now) -> pb::TaskStatus {
+    let attempt = AttemptKey { task, epoch: record.epoch };
+    let progress = progress_of(state, attempt, record);
+    let took = match (&record.standing, state.leases().get(task)) {
+        (Standing::Running, Some(lease)) => now.monotonic.since(lease.granted),
+        _ => Duration::from_millis(record.took_ms),
+    };
+    pb::TaskStatus {
+        task_id: task.task.0,
+        state: standing_name(&record.standing).to_owned(),
+        range: job.range_text(task.task),
+        epoch: record.epoch.0,
+        attempts: record.failures,
+        worker_id: record.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rows_estimate: job.plan().map_or(0, |plan| plan.tasks[task.task.index()].rows_estimate),
+        rows_read: progress.rows_read,
+        rows_loaded: progress.rows_sent,
+        seconds: seconds(took),
+        error: record.problem.as_ref().map(Into::into),
+    }
+}
+
+/// What a task has done: a running one as last heard, a finished one exactly.
+fn progress_of(state: &State, attempt: AttemptKey, record: &TaskRecord) -> Progress {
+    match &record.standing {
+        Standing::Waiting | Standing::Failed { .. } => Progress::default(),
+        Standing::Running => state.progress(attempt),
+        Standing::Committing { prepared, .. } | Standing::Done { prepared } => Progress {
+            rows_read: prepared.rows_read,
+            bytes_read: prepared.bytes_read,
+            rows_sent: prepared.parts.iter().map(|part| part.rows_loaded).sum(),
+            bytes_sent: prepared.parts.iter().map(|part| part.bytes_sent).sum(),
+            parts_begun: u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX),
+        },
+    }
+}
+
+fn standing_name(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Waiting => "WAITING",
+        Standing::Running => "RUNNING",
+        Standing::Committing { .. } => "COMMITTING",
+        Standing::Done { .. } => "DONE",
+        Standing::Failed { .. } => "FAILED",
+    }
+}
+
+fn counts(counts: Counts) -> pb::TaskCounts {
+    pb::TaskCounts {
+        total: counts.total(),
+        succeeded: counts.done,
+        failed: counts.failed,
+        running: counts.running,
+        waiting: counts.waiting,
+        prepared: counts.committing,
+    }
+}
+
+/// Sums of the finished tasks, and of the running ones as last heard: a job never has many of those.
+fn progress(state: &State, id: JobId, job: &Job, now: UnixMillis) -> pb::Progress {
+    let mut totals = job.totals();
+    for attempt in state.leases().of_job(id) {
+        let heard = state.progress(attempt);
+        totals.rows_read += heard.rows_read;
+        totals.bytes_read += heard.bytes_read;
+        totals.rows_loaded += heard.rows_sent;
+        totals.bytes_loaded += heard.bytes_sent;
+    }
+    let transfer = |phase: &&PhaseRecord| matches!(phase.phase, Phase::Transfer | Phase::Commit);
+    let spent: Duration = job.record().phases.iter().filter(transfer).map(|phase| spent_in(phase, now)).sum();
+    let rows_estimate = job.plan().map_or(0, |plan| plan.rows_estimate());
+    let rows_per_second = per_second(totals.rows_read, seconds(spent));
+    pb::Progress {
+        rows_estimate,
+        rows_read: totals.rows_read,
+        bytes_read: totals.bytes_read,
+        rows_loaded: totals.rows_loaded,
+        bytes_loaded: totals.bytes_loaded,
+        rows_per_second,
+        bytes_per_second: per_second(totals.bytes_read, seconds(spent)),
+        eta_seconds: eta(job.state(), rows_estimate, totals.rows_read, rows_per_second),
+    }
+}
+
+fn eta(state: JobState, rows_estimate: u64, rows_read: u64, rows_per_second: f64) -> Option<f64> {
+    let known = state == JobState::Running && rows_read > 0 && rows_per_second > 0.0 && rows_estimate > 0;
+    known.then(|| as_f64(rows_estimate.saturating_sub(rows_read)) / rows_per_second)
+}
+
+fn elapsed(job: &Job, now: UnixMillis) -> Duration {
+    let end = job.report().map_or(now, |report| report.finished_at);
+    end.since(job.record().submitted_at)
+}
+
+fn seconds(duration: Duration) -> f64 {
+    // Whole milliseconds, so that a report does not show digits nobody measured.
+    as_f64(whole_millis(duration)) / 1000.0
+}
+
+fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { (as_f64(count) / seconds * 10.0).round() / 10.0 } else { 0.0 }
+}
+
+/// For rates and shares only; counts stay integers.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// UTC, to the millisecond.
+pub fn rfc3339(moment: UnixMillis) -> String {
+    let millis = i64::try_from(moment.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| String::new(), |timestamp| timestamp.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_nobody_accounts_for_is_a_mismatch() {
+        let totals = Totals {
+            rows_read: 10,
+            rows_loaded: 7,
+            rows_filtered: 2,
+            rows_unselected: 1,
+            ..Totals::default()
+        };
+        assert_eq!(balanced(&totals), Ok(()));
+        let lost = Totals { rows_loaded: 6, ..totals };
+        assert_eq!(balanced(&lost).unwrap_err().code, Code::CountMismatch);
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        assert_eq!(rfc3339(UnixMillis(1_700_000_000_123)), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn a_rate_over_no_time_is_zero() {
+        assert_eq!(per_second(10, 0.0), 0.0);
+        assert_eq!(per_second(10, 4.0), 2.5);
+    }
+}

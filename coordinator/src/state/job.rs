@@ -1,0 +1,490 @@
+//! One job in memory: its record, its tasks, and the sums that are kept so that no request scans the tasks. Decides how
+//! far a job can move; what makes it move stands in [`super`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starlift_common::ids::{JobId, TaskId, TaskKey, WorkerId};
+use starlift_common::job::JobState;
+use starlift_common::problem::Problem;
+use starlift_common::retry::Backoff;
+use starlift_common::task::AttemptKey;
+use starlift_common::wire::Grant;
+
+use super::{Action, StoredJob};
+use crate::clock::{UnixMillis, whole_millis};
+use crate::commit::Facts;
+use crate::plan::Plan;
+use crate::queue::Queue;
+use crate::record::{Ending, InFlight, JobRecord, Phase, PhaseRecord, Stage, Standing, TaskRecord};
+use crate::report::Report;
+
+/// Between failed attempts of a task.
+const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
+
+/// After the server asked for less load.
+const DISTRESS: Backoff = Backoff { first: Duration::from_secs(2), most: Duration::from_secs(60) };
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Job {
+    id: JobId,
+    record: JobRecord,
+    script: Arc<str>,
+    plan: Option<Arc<Plan>>,
+    /// One per task of the plan; empty before there is one.
+    tasks: Vec<TaskRecord>,
+    queue: Queue,
+    counts: Counts,
+    totals: Totals,
+    /// A statement of preSql or postSql is being prepared or run by this process.
+    statement_runs: bool,
+    /// How often in a row the server asked for less load, by task.
+    distress: BTreeMap<TaskId, u32>,
+    report: Option<Arc<Report>>,
+}
+
+/// Tasks by standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Counts {
+    pub waiting: u32,
+    pub running: u32,
+    pub committing: u32,
+    pub done: u32,
+    pub failed: u32,
+}
+
+impl Counts {
+    pub fn total(&self) -> u32 {
+        self.waiting + self.running + self.committing + self.done + self.failed
+    }
+
+    fn of(&mut self, standing: &Standing) -> &mut u32 {
+        match standing {
+            Standing::Waiting => &mut self.waiting,
+            Standing::Running => &mut self.running,
+            Standing::Committing { .. } => &mut self.committing,
+            Standing::Done { .. } => &mut self.done,
+            Standing::Failed { .. } => &mut self.failed,
+        }
+    }
+}
+
+/// What is in the target for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Totals {
+    pub rows_read: u64,
+    /// Cell bytes of finished tasks.
+    pub bytes_read: u64,
+    pub rows_loaded: u64,
+    /// Body bytes.
+    pub bytes_loaded: u64,
+    pub rows_filtered: u64,
+    pub rows_unselected: u64,
+    pub loads: u64,
+    pub transactions: u64,
+    /// Requests repeated inside the attempts that succeeded.
+    pub requests_repeated: u64,
+}
+
+impl Totals {
+    /// What a task in this standing adds.
+    fn of(standing: &Standing) -> Self {
+        let mut totals = Self::default();
+        for part in standing.committed_parts() {
+            totals.rows_read += part.rows_sent;
+            totals.rows_loaded += part.rows_loaded;
+            totals.bytes_loaded += part.bytes_sent;
+            totals.rows_filtered += part.rows_filtered;
+            totals.rows_unselected += part.rows_unselected;
+            totals.loads += u64::from(part.loads);
+            totals.transactions += 1;
+        }
+        if let Standing::Done { prepared } = standing {
+            totals.bytes_read = prepared.bytes_read;
+            totals.requests_repeated = prepared.retries;
+        }
+        totals
+    }
+
+    fn add(&mut self, other: Self) {
+        self.change(other, u64::wrapping_add);
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.change(other, u64::wrapping_sub);
+    }
+
+    fn change(&mut self, other: Self, change: impl Fn(u64, u64) -> u64) {
+        self.rows_read = change(self.rows_read, other.rows_read);
+        self.bytes_read = change(self.bytes_read, other.bytes_read);
+        self.rows_loaded = change(self.rows_loaded, other.rows_loaded);
+        self.bytes_loaded = change(self.bytes_loaded, other.bytes_loaded);
+        self.rows_filtered = change(self.rows_filtered, other.rows_filtered);
+        self.rows_unselected = change(self.rows_unselected, other.rows_unselected);
+        self.loads = change(self.loads, other.loads);
+        self.transactions = change(self.transactions, other.transactions);
+        self.requests_repeated = change(self.requests_repeated, other.requests_repeated);
+    }
+}
+
+impl Job {
+    pub(super) fn new(id: JobId, record: JobRecord, script: Arc<str>) -> Self {
+        Self {
+            id,
+            record,
+            script,
+            plan: None,
+            tasks: Vec::new(),
+            queue: Queue::new(1),
+            counts: Counts::default(),
+            totals: Totals::default(),
+            statement_runs: false,
+            distress: BTreeMap::new(),
+            report: None,
+        }
+    }
+
+    pub(super) fn restore(id: JobId, stored: StoredJob) -> Self {
+        let mut job = Self::new(id, stored.record, stored.script);
+        job.report = stored.report;
+        let Some(plan) = stored.plan else { return job };
+        job.plan = Some(plan.clone());
+        job.queue = Queue::new(plan.concurrent);
+        let mut records = stored.tasks;
+        for index in (0u32..).take(plan.tasks.len()) {
+            let record = records.remove(&index).unwrap_or_default();
+            *job.counts.of(&record.standing) += 1;
+            job.totals.add(Totals::of(&record.standing));
+            if record.standing == Standing::Running {
+                job.queue.adopt();
+            }
+            job.tasks.push(record);
+        }
+        if matches!(job.state(), JobState::Running | JobState::Committing) {
+            job.queue_waiting();
+        }
+        job
+    }
+
+    pub fn record(&self) -> &JobRecord {
+        &self.record
+    }
+
+    pub fn script(&self) -> &Arc<str> {
+        &self.script
+    }
+
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
+    pub fn state(&self) -> JobState {
+        self.record.state
+    }
+
+    pub fn ending(&self) -> Option<&Ending> {
+        self.record.ending.as_ref()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub fn report(&self) -> Option<&Arc<Report>> {
+        self.report.as_ref()
+    }
+
+    /// Task records in the order of the plan.
+    pub fn tasks(&self) -> &[TaskRecord] {
+        &self.tasks
+    }
+
+    pub fn task(&self, task: TaskId) -> &TaskRecord {
+        &self.tasks[task.index()]
+    }
+
+    /// The key range of a task, for people.
+    pub fn range_text(&self, task: TaskId) -> String {
+        self.plan.as_ref().map_or_else(String::new, |plan| plan.tasks[task.index()].range.to_string())
+    }
+
+    /// What a message about one attempt of a task needs.
+    pub fn facts(&self, attempt: AttemptKey) -> Facts<'_> {
+        let plan = self.plan.as_deref().expect("only planned jobs have attempts");
+        let task = &plan.tasks[attempt.task.task.index()];
+        Facts { attempt, read: &plan.shards[task.shard as usize], range: task.range, load: &plan.load }
+    }
+
+    pub fn running_tasks(&self) -> impl Iterator<Item = (TaskKey, &TaskRecord)> {
+        self.numbered().filter(|(_, record)| record.standing == Standing::Running)
+    }
+
+    /// The next part of every task whose commit is decided and not finished.
+    pub(super) fn undecided_commits(&self) -> Vec<(AttemptKey, u32)> {
+        self.numbered()
+            .filter_map(|(task, record)| match record.standing {
+                Standing::Committing { committed, .. } => {
+                    Some((AttemptKey { task, epoch: record.epoch }, committed))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (TaskKey, &TaskRecord)> {
+        (0u32..).zip(&self.tasks).map(|(task, record)| (TaskKey { job: self.id, task: TaskId(task) }, record))
+    }
+
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    pub(super) fn set_report(&mut self, report: Arc<Report>) {
+        self.report = Some(report);
+    }
+
+    pub(super) fn adopt_plan(&mut self, plan: Arc<Plan>) {
+        self.record.warnings.clone_from(&plan.warnings);
+        self.queue = Queue::new(plan.concurrent);
+        self.tasks = vec![TaskRecord::default(); plan.tasks.len()];
+        self.counts =
+            Counts { waiting: u32::try_from(plan.tasks.len()).unwrap_or(u32::MAX), ..Counts::default() };
+        self.plan = Some(plan);
+    }
+
+    pub(super) fn set_ending(&mut self, ending: Ending) {
+        self.record.ending = Some(ending);
+    }
+
+    pub(super) fn set_standing(&mut self, task: TaskId, standing: Standing) {
+        let record = &mut self.tasks[task.index()];
+        *self.counts.of(&record.standing) -= 1;
+        *self.counts.of(&standing) += 1;
+        self.totals.subtract(Totals::of(&record.standing));
+        self.totals.add(Totals::of(&standing));
+        record.standing = standing;
+    }
+
+    pub(super) fn set_took(&mut self, task: TaskId, took: Duration) {
+        self.tasks[task.index()].took_ms = whole_millis(took);
+        self.distress.remove(&task);
+    }
+
+    /// Remembers a failure that counts; returns how many there are.
+    pub(super) fn note_failure(&mut self, task: TaskId, problem: Problem) -> u32 {
+        let record = &mut self.tasks[task.index()];
+        record.failures += 1;
+        record.problem = Some(problem);
+        record.failures
+    }
+
+    pub(super) fn note_problem(&mut self, task: TaskId, problem: Problem) {
+        self.tasks[task.index()].problem = Some(problem);
+    }
+
+    /// Remembers that the server asked for less load; returns how long the task waits.
+    pub(super) fn note_distress(&mut self, attempt: AttemptKey, problem: Problem) -> Duration {
+        self.note_problem(attempt.task.task, problem);
+        let times = self.distress.entry(attempt.task.task).or_default();
+        *times += 1;
+        DISTRESS.delay(*times - 1, jitter(attempt))
+    }
+
+    /// Puts a task back to the waiting ones, unless the job is ending.
+    pub(super) fn requeue(&mut self, task: TaskId, due: Option<crate::clock::Millis>) {
+        if self.grants_tasks() {
+            let rows = self.rows_estimate(task);
+            self.queue.push(task, rows, due);
+        }
+    }
+
+    fn rows_estimate(&self, task: TaskId) -> u64 {
+        self.plan.as_ref().map_or(0, |plan| plan.tasks[task.index()].rows_estimate)
+    }
+
+    fn queue_waiting(&mut self) {
+        for index in (0u32..).take(self.tasks.len()) {
+            if self.tasks[index as usize].standing == Standing::Waiting {
+                self.requeue(TaskId(index), None);
+            }
+        }
+    }
+
+    /// Whether tasks of this job may start.
+    pub fn grants_tasks(&self) -> bool {
+        self.record.ending.is_none() && matches!(self.state(), JobState::Running | JobState::Committing)
+    }
+
+    /// Starts the next task on this worker under a new epoch. One that it failed at goes to others when any ask.
+    pub(super) fn grant(&mut self, worker: &WorkerId, others_ask: bool, lease: Duration) -> Option<Grant> {
+        let plan = self.plan.clone()?;
+        let tasks = &self.tasks;
+        let avoid = |task: TaskId| {
+            let record: &TaskRecord = &tasks[task.index()];
+            others_ask && record.failures > 0 && record.worker.as_ref() == Some(worker)
+        };
+        let task = self.queue.pop(avoid)?;
+        self.set_standing(task, Standing::Running);
+        let record = &mut self.tasks[task.index()];
+        record.epoch = record.epoch.next();
+        record.worker = Some(worker.clone());
+        let attempt = AttemptKey { task: TaskKey { job: self.id, task }, epoch: record.epoch };
+        let attempt_number = record.failures + 1;
+        let task = &plan.tasks[task.index()];
+        Some(Grant {
+            attempt,
+            attempt_number,
+            lease,
+            read: plan.shards[task.shard as usize].clone(),
+            range: task.range,
+            load: plan.load.clone(),
+            rows_estimate: task.rows_estimate,
+            bytes_per_second: self.speed_share(),
+        })
+    }
+
+    /// One running task's share of the job's speed limit.
+    pub fn speed_share(&self) -> Option<u64> {
+        let limit = self.plan.as_ref()?.bytes_per_second?;
+        Some((limit / self.queue.width()).max(1))
+    }
+
+    pub(super) fn statement_is_running(&self) -> bool {
+        self.statement_runs
+    }
+
+    /// Whether a prepared statement may still be sent.
+    pub(super) fn awaits_statement(&self) -> bool {
+        self.statement_runs
+            && self.record.ending.is_none()
+            && matches!(self.state(), JobState::PreSql | JobState::PostSql)
+    }
+
+    pub(super) fn statement_sent(&mut self, at: InFlight) {
+        self.record.statements.in_flight = Some(at);
+    }
+
+    pub(super) fn statement_ended(&mut self, completed: bool) {
+        self.statement_runs = false;
+        match self.stage() {
+            Some((stage, _)) if completed => self.record.statements.advance(stage),
+            _ => self.record.statements.in_flight = None,
+        }
+    }
+
+    fn stage(&self) -> Option<(Stage, &[String])> {
+        let plan = self.plan.as_ref()?;
+        match self.state() {
+            JobState::PreSql => Some((Stage::Pre, &plan.pre_sql)),
+            JobState::PostSql => Some((Stage::Post, &plan.post_sql)),
+            _ => None,
+        }
+    }
+
+    /// Moves the job as far as it can go now; the returned action is the one thing to wait for next.
+    pub(super) fn advance(&mut self, now: UnixMillis) -> Option<Action> {
+        loop {
+            if let Some(ending) = &self.record.ending {
+                let state = match ending {
+                    Ending::Failed(_) => JobState::Failed,
+                    Ending::Cancelled => JobState::Cancelled,
+                };
+                if self.state().is_final() || self.statement_runs {
+                    return None;
+                }
+                if let Some(in_flight) = self.record.statements.in_flight.clone() {
+                    self.statement_runs = true;
+                    return Some(Action::KillStatement { job: self.id, plan: self.plan.clone()?, in_flight });
+                }
+                if self.counts.committing == 0 {
+                    self.enter(state, now);
+                }
+                return None;
+            }
+            match self.state() {
+                JobState::Pending => {
+                    self.enter(JobState::Planning, now);
+                    return Some(Action::Plan { job: self.id, script: self.script.clone() });
+                }
+                JobState::Planning if self.plan.is_some() => self.enter(JobState::PreSql, now),
+                JobState::PreSql | JobState::PostSql => {
+                    if let Some(action) = self.next_statement() {
+                        return Some(action);
+                    }
+                    if self.statement_runs {
+                        return None;
+                    }
+                    match self.state() {
+                        JobState::PreSql => {
+                            self.enter(JobState::Running, now);
+                            self.queue_waiting();
+                        }
+                        _ => self.enter(JobState::Succeeded, now),
+                    }
+                }
+                JobState::Running if self.counts.waiting + self.counts.running == 0 => {
+                    self.enter(JobState::Committing, now);
+                }
+                JobState::Committing if self.counts.done == self.counts.total() => {
+                    if let Err(problem) = crate::report::balanced(&self.totals) {
+                        self.record.ending = Some(Ending::Failed(problem));
+                    } else {
+                        self.enter(JobState::PostSql, now);
+                    }
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Starts the next statement of the present stage, if there is one and none runs.
+    fn next_statement(&mut self) -> Option<Action> {
+        let (stage, statements) = self.stage()?;
+        let index = self.record.statements.done(stage);
+        if self.statement_runs || index as usize >= statements.len() {
+            return None;
+        }
+        self.statement_runs = true;
+        let in_flight = self.record.statements.in_flight.clone();
+        Some(Action::RunStatement { job: self.id, stage, index, plan: self.plan.clone()?, in_flight })
+    }
+
+    fn enter(&mut self, state: JobState, now: UnixMillis) {
+        assert!(self.state().may_become(state), "job {} cannot go from {} to {state}", self.id, self.state());
+        if let Some(last) = self.record.phases.last_mut() {
+            last.ended.get_or_insert(now);
+        }
+        if let Some(phase) = Phase::of(state) {
+            self.record.phases.push(PhaseRecord { phase, began: now, ended: None });
+        }
+        self.record.state = state;
+    }
+}
+
+/// How long a failed task waits for its next attempt; `failures` is at least 1.
+pub(super) fn retry_delay(attempt: AttemptKey, failures: u32) -> Duration {
+    RETRY.delay(failures.saturating_sub(1), jitter(attempt))
+}
+
+/// Between 0.5 and 1, different from attempt to attempt, and the same for the same one: the state stays deterministic.
+fn jitter(attempt: AttemptKey) -> f64 {
+    let seed = (u64::from(attempt.task.task.0) << 32) ^ attempt.epoch.0;
+    let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let unit = f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+    0.5 + unit / 2.0
+}
+
+/// The last failure of a task that has no attempt left.
+pub(super) fn spent(attempt: AttemptKey, failures: u32, problem: &Problem) -> Problem {
+    let message = format!("task {} failed {failures} times: {}", attempt.task.task, problem.message);
+    Problem { message, ..problem.clone() }
+}

@@ -1,0 +1,179 @@
+//! The statements before and after the transfer: one connection each, in order. Where one runs is saved before it is
+//! sent, so that whoever comes after a crash can stop it before it is sent again: a forgotten TRUNCATE must not fall
+//! upon freshly loaded rows.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use starlift_common::datasource::{Datasource, Datasources};
+use starlift_common::ids::JobId;
+use starlift_common::job::LoadSpec;
+use starlift_common::problem::{Code, Problem};
+use starlift_remote::mysql::{SessionSettings, connect_to, explain};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::driver::Handle;
+use crate::plan::Plan;
+use crate::record::{InFlight, Stage};
+use crate::state::{Answer, Event};
+
+/// How long a killed statement may stay in the process list.
+const KILL_PATIENCE: Duration = Duration::from_secs(60);
+
+const KILL_PAUSE: Duration = Duration::from_millis(500);
+
+/// One element of preSql or postSql.
+pub(crate) struct Statement<'a> {
+    pub(crate) job: JobId,
+    pub(crate) stage: Stage,
+    pub(crate) index: u32,
+    pub(crate) plan: &'a Plan,
+}
+
+impl Statement<'_> {
+    fn sql(&self) -> &str {
+        let list = match self.stage {
+            Stage::Pre => &self.plan.pre_sql,
+            Stage::Post => &self.plan.post_sql,
+        };
+        list.get(self.index as usize).map_or("", String::as_str)
+    }
+
+    fn name(&self) -> String {
+        format!("{}[{}]", self.stage.parameter(), self.index)
+    }
+
+    fn failed(&self, cause: &str) -> Problem {
+        let (code, hint) = match self.stage {
+            Stage::Pre => {
+                (Code::PreSqlFailed, "nothing was loaded; statements before this one were carried out")
+            }
+            Stage::Post => {
+                (Code::PostSqlFailed, "all rows are loaded and committed; carry out the rest by hand")
+            }
+        };
+        Problem::new(code, format!("{} failed: {cause}", self.name())).hint(hint)
+    }
+}
+
+/// Runs one statement to its end. `in_flight`: where it was sent before a restart. `stop` ends it early.
+pub(crate) async fn run(
+    statement: &Statement<'_>,
+    in_flight: Option<InFlight>,
+    datasources: &Datasources,
+    handle: &Handle,
+    stop: &CancellationToken,
+) -> Result<(), Problem> {
+    let load = &statement.plan.load;
+    if let Some(in_flight) = in_flight {
+        info!(
+            statement = statement.name(),
+            host = in_flight.host,
+            "making sure that a statement runs no more"
+        );
+        let gone = make_sure_it_is_gone(load, &in_flight, datasources).await;
+        gone.map_err(|problem| statement.failed(&problem.to_string()))?;
+    }
+    let datasource = datasources.find(&load.datasource, "")?;
+    let (mut conn, at) =
+        open(datasource, &load.database).await.map_err(|problem| statement.failed(&problem.to_string()))?;
+    let saved =
+        handle.ask(|ticket| Event::StatementReady { ticket, job: statement.job, at: at.clone() }).await;
+    if !matches!(saved, Ok(Answer::SendStatement(true))) {
+        return Err(statement.failed("the job was ended before it was sent"));
+    }
+    let result = tokio::select! {
+        result = conn.query_drop(statement.sql()) => {
+            result.map_err(|error| statement.failed(&explain(datasource, &at.host, &error).message))
+        }
+        () = stop.cancelled() => {
+            if let Err(problem) = make_sure_it_is_gone(load, &at, datasources).await {
+                warn!(error = %problem, "a statement of a cancelled job could not be stopped");
+            }
+            Err(statement.failed("the job was ended while it ran"))
+        }
+    };
+    if result.is_ok() {
+        info!(statement = statement.name(), "statement completed");
+        // It is completed whatever becomes of the farewell.
+        let _ = conn.disconnect().await;
+    }
+    result
+}
+
+/// Kills the connection and waits until its FE no longer lists it. An error means that it may still run.
+pub(crate) async fn make_sure_it_is_gone(
+    load: &LoadSpec,
+    in_flight: &InFlight,
+    datasources: &Datasources,
+) -> Result<(), Problem> {
+    let InFlight { host, connection_id } = in_flight;
+    let datasource = datasources.find(&load.datasource, "")?;
+    let mut conn = connect_to(datasource, host, None, SessionSettings::default()).await?;
+    let deadline = Instant::now() + KILL_PATIENCE;
+    loop {
+        let listed = process_list(&mut conn).await.map_err(|error| explain(datasource, host, &error))?;
+        if !listed.contains(connection_id) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let message = format!("connection {connection_id} on {host} still runs although it was killed");
+            return Err(Problem::new(Code::InvalidSql, message).at(host.clone()).hint(format!(
+                "look at SHOW PROCESSLIST on {host}; when the connection is gone, submit the job again"
+            )));
+        }
+        if let Err(error) = conn.query_drop(format!("KILL {connection_id}")).await {
+            // It may have ended by itself in between; the list tells.
+            warn!(connection_id, %error, "KILL was refused");
+        }
+        sleep(KILL_PAUSE).await;
+    }
+}
+
+/// The connection ids that the server lists.
+async fn process_list(conn: &mut Conn) -> Result<Vec<u64>, mysql_async::Error> {
+    let rows: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await?;
+    let id_column = |row: &mysql_async::Row| {
+        row.columns_ref().iter().position(|column| column.name_str().eq_ignore_ascii_case("Id"))
+    };
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let value: Option<mysql_async::Value> = row.get(id_column(row)?);
+            number(&value?)
+        })
+        .collect())
+}
+
+/// Connects to the first FE that answers, and learns what the connection is called there.
+async fn open(datasource: &Datasource, database: &str) -> Result<(Conn, InFlight), Problem> {
+    let mut last =
+        Problem::new(Code::ConnectFailed, format!("data source {} names no host", datasource.name));
+    for host in &datasource.hosts {
+        match connect_to(datasource, host, Some(database), SessionSettings::default()).await {
+            Ok(mut conn) => {
+                let id: Option<mysql_async::Value> = conn
+                    .query_first("SELECT CONNECTION_ID()")
+                    .await
+                    .map_err(|error| explain(datasource, host, &error))?;
+                let connection_id = id.as_ref().and_then(number).unwrap_or_else(|| conn.id().into());
+                return Ok((conn, InFlight { host: host.clone(), connection_id }));
+            }
+            Err(problem) if problem.code == Code::ConnectFailed => last = problem,
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(last)
+}
+
+fn number(value: &mysql_async::Value) -> Option<u64> {
+    match value {
+        mysql_async::Value::Bytes(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
+        mysql_async::Value::Int(number) => u64::try_from(*number).ok(),
+        mysql_async::Value::UInt(number) => Some(*number),
+        _ => None,
+    }
+}

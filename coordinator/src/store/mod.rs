@@ -1,0 +1,223 @@
+//! What survives a restart, and where. Backends keep bytes under text keys and know nothing of jobs; the layout is here.
+//!
+//! | key | value | written |
+//! |---|---|---|
+//! | `format` | version of this layout | once |
+//! | `script/JOB` | the job file's text | at submit |
+//! | `plan/JOB` | the plan without its tasks | after planning |
+//! | `range/JOB/PAGE` | the tasks of the plan, 2,000 to a page | with the plan |
+//! | `job/JOB` | [`JobRecord`](crate::record::JobRecord) | at every change of state or statement |
+//! | `task/JOB/TASK` | [`TaskRecord`](crate::record::TaskRecord) | at grant, at the decision, at the end |
+//! | `sweep/JOB/TASK/EPOCH` | [`SweepRecord`](crate::record::SweepRecord), deleted when closed | when an epoch dies |
+//! | `report/JOB` | [`Report`](crate::report::Report) | when the job ends |
+//!
+//! Not stored: progress, workers, leases' ends (every live lease gets a full term after a restart), the order of the
+//! queue (rebuilt from the plan), secrets (jobs name data sources). Values are JSON; readers ignore unknown fields.
+
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
+use starlift_common::problem::{Code, Problem};
+use starlift_common::task::{AttemptKey, TaskPlan};
+
+use crate::plan::Plan;
+use crate::state::{Change, Journal, StoredJob};
+
+/// Of this layout. A newer one is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+const TASKS_PER_PAGE: usize = 2000;
+
+/// Keeps the journal. One writer at a time; a backend makes sure of that or says so when it cannot.
+pub trait Store: Send + Sync + 'static {
+    /// Every stored pair, in the order of keys.
+    fn load(&self) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, StoreError>> + Send;
+
+    /// Makes all writes durable, or none. When it fails the caller must not go on from what it has in memory.
+    fn save(&self, writes: Vec<Write>) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// One pair to put, or to take away when `value` is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub key: String,
+    pub value: Option<Vec<u8>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("another process uses the state in {}", path.display())]
+    Locked { path: PathBuf },
+    #[error("cannot open the state in {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("cannot {operation} the state")]
+    Failed {
+        operation: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("stored value {key} is unreadable")]
+    Corrupt {
+        key: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("stored key {key} is unknown")]
+    UnknownKey { key: String },
+    #[error("stored job {job} lacks its {part}")]
+    Incomplete { job: JobId, part: &'static str },
+    #[error("the state is of format {found}; this version knows format {FORMAT}")]
+    Format { found: u32 },
+}
+
+impl StoreError {
+    /// The same for people: with all causes, and what to do.
+    pub fn problem(&self) -> Problem {
+        let mut message = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        let hint = match self {
+            Self::Locked { .. } => "stop the other coordinator, or choose another directory with --state",
+            Self::Open { .. } | Self::Failed { .. } => {
+                "see whether the directory is writable and the disk has room"
+            }
+            Self::Format { .. } => "use the version of starlift that wrote it, or a new --state directory",
+            Self::Corrupt { .. } | Self::UnknownKey { .. } | Self::Incomplete { .. } => {
+                "the state was damaged or written by another program; restore it or use a new --state directory"
+            }
+        };
+        Problem::new(Code::StoreFailed, message).hint(hint)
+    }
+}
+
+/// Reads the whole journal; an empty store is a new one.
+pub async fn load(store: &impl Store) -> Result<Journal, StoreError> {
+    decode(store.load().await?)
+}
+
+/// Makes all changes durable, or none.
+pub async fn save(store: &impl Store, changes: &[Change]) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    store.save(encode(changes)).await
+}
+
+fn encode(changes: &[Change]) -> Vec<Write> {
+    let mut writes = vec![put("format".to_owned(), &FORMAT)];
+    for change in changes {
+        match change {
+            Change::Script(job, script) => writes.push(put(format!("script/{job}"), script)),
+            Change::Plan(job, plan) => writes.extend(encode_plan(*job, plan)),
+            Change::Job(job, record) => writes.push(put(format!("job/{job}"), record)),
+            Change::Task(task, record) => {
+                writes.push(put(format!("task/{}/{:06}", task.job, task.task.0), record));
+            }
+            Change::Sweep(attempt, record) => writes.push(put(sweep_key(*attempt), record)),
+            Change::Swept(attempt) => writes.push(Write { key: sweep_key(*attempt), value: None }),
+            Change::Report(job, report) => writes.push(put(format!("report/{job}"), report)),
+        }
+    }
+    writes
+}
+
+fn encode_plan(job: JobId, plan: &Plan) -> Vec<Write> {
+    let pages = plan.tasks.chunks(TASKS_PER_PAGE).enumerate();
+    let mut writes: Vec<Write> =
+        pages.map(|(page, tasks)| put(format!("range/{job}/{page:04}"), &tasks)).collect();
+    // The head comes last: a plan is there when it is.
+    writes.push(put(format!("plan/{job}"), &Plan { tasks: Vec::new(), ..plan.clone() }));
+    writes
+}
+
+fn sweep_key(attempt: AttemptKey) -> String {
+    format!("sweep/{}/{:06}/{:06}", attempt.task.job, attempt.task.task.0, attempt.epoch.0)
+}
+
+fn put(key: String, value: &impl Serialize) -> Write {
+    let bytes = serde_json::to_vec(value).expect("records hold only what JSON can hold");
+    Write { key, value: Some(bytes) }
+}
+
+/// A job's pieces as they come by key.
+#[derive(Default)]
+struct Pieces {
+    script: Option<Arc<str>>,
+    plan: Option<Plan>,
+    ranges: Vec<TaskPlan>,
+    record: Option<crate::record::JobRecord>,
+    tasks: BTreeMap<u32, crate::record::TaskRecord>,
+    report: Option<Arc<crate::report::Report>>,
+}
+
+fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreError> {
+    let mut jobs: BTreeMap<JobId, Pieces> = BTreeMap::new();
+    let mut journal = Journal::default();
+    for (key, value) in pairs {
+        let unknown = || StoreError::UnknownKey { key: key.clone() };
+        let parts: Vec<&str> = key.split('/').collect();
+        if let ["format"] = parts[..] {
+            let found: u32 = get(&key, &value)?;
+            if found > FORMAT {
+                return Err(StoreError::Format { found });
+            }
+            continue;
+        }
+        let job: JobId = parts.get(1).and_then(|text| text.parse().ok()).ok_or_else(unknown)?;
+        let pieces = jobs.entry(job).or_default();
+        match parts[..] {
+            ["script", _] => pieces.script = Some(get::<String>(&key, &value)?.into()),
+            ["plan", _] => pieces.plan = Some(get(&key, &value)?),
+            // Pages come in the order of their keys.
+            ["range", _, _] => pieces.ranges.extend(get::<Vec<TaskPlan>>(&key, &value)?),
+            ["job", _] => pieces.record = Some(get(&key, &value)?),
+            ["task", _, task] => {
+                pieces.tasks.insert(task.parse().map_err(|_| unknown())?, get(&key, &value)?);
+            }
+            ["sweep", _, task, epoch] => {
+                let task = TaskKey { job, task: TaskId(task.parse().map_err(|_| unknown())?) };
+                let epoch = Epoch(epoch.parse().map_err(|_| unknown())?);
+                journal.sweeps.insert(AttemptKey { task, epoch }, get(&key, &value)?);
+            }
+            ["report", _] => pieces.report = Some(get(&key, &value)?),
+            _ => return Err(unknown()),
+        }
+    }
+    for (job, pieces) in jobs {
+        journal.jobs.insert(job, assemble(job, pieces)?);
+    }
+    Ok(journal)
+}
+
+fn assemble(job: JobId, pieces: Pieces) -> Result<StoredJob, StoreError> {
+    let incomplete = |part| StoreError::Incomplete { job, part };
+    let plan = pieces.plan.map(|plan| Arc::new(Plan { tasks: pieces.ranges, ..plan }));
+    let task_count = plan.as_ref().map_or(0, |plan| plan.tasks.len());
+    if pieces.tasks.keys().next_back().is_some_and(|last| *last as usize >= task_count) {
+        return Err(incomplete("ranges"));
+    }
+    Ok(StoredJob {
+        record: pieces.record.ok_or_else(|| incomplete("record"))?,
+        script: pieces.script.ok_or_else(|| incomplete("script"))?,
+        plan,
+        tasks: pieces.tasks,
+        report: pieces.report,
+    })
+}
+
+fn get<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|source| StoreError::Corrupt { key: key.to_owned(), source })
+}
