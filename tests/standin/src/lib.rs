@@ -3,6 +3,7 @@
 //! Start reading at `cluster.rs` (what the nodes share), then `fe.rs` and `be.rs` (what a client meets).
 
 mod be;
+mod catalog;
 mod cluster;
 mod config;
 mod context;
@@ -16,12 +17,14 @@ mod fe;
 mod http;
 mod ingest;
 mod json;
+pub mod mysql;
 mod numeric;
 mod packed;
 mod params;
 mod plan;
 mod receive;
 mod render;
+mod sql;
 pub mod store;
 mod stream_load;
 mod transaction_load;
@@ -72,7 +75,9 @@ impl Standin {
         let (frontends, frontend_listeners) = bind_all(&config.fe_http).await?;
         let (backends, backend_listeners) = bind_all(&config.be_http).await?;
         let (control, control_listener) = bind(&config.control).await?;
-        let mysql = TcpListener::bind(&config.mysql).await.with_context(|| format!("cannot bind {}", config.mysql))?;
+        let mysql = TcpListener::bind(&config.mysql)
+            .await
+            .with_context(|| format!("cannot bind {}", config.mysql))?;
         let addresses = Addresses {
             mysql: mysql.local_addr()?,
             fe_http: frontends.iter().map(|port| port.addr).collect(),
@@ -180,12 +185,14 @@ async fn open_store(config: &Config) -> anyhow::Result<(Store, Option<TempDir>)>
     };
     let mut scripts = Vec::new();
     for file in &config.init_sql_files {
-        let script = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let script =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         scripts.push((file.display().to_string(), script));
     }
     scripts.extend(config.init_sql.iter().map(|sql| ("start-up SQL".to_owned(), sql.clone())));
     let store = tokio::task::spawn_blocking(move || -> anyhow::Result<Store> {
-        let store = Store::open(&dir).with_context(|| format!("cannot open the tables in {}", dir.display()))?;
+        let store =
+            Store::open(&dir).with_context(|| format!("cannot open the tables in {}", dir.display()))?;
         for (name, script) in scripts {
             store.execute_script(&script).with_context(|| format!("{name} failed"))?;
         }

@@ -1,11 +1,11 @@
-//! Column types and what a value becomes on its way in: `convert` takes the text of one CSV field or JSON scalar and
-//! gives the stored value, or the reason why the row is refused. Pure; knows no table and no SQL. The way out is
-//! `render.rs`, the rules are those of the CSV converters and `time_types.cpp` of the backend.
+//! What a column is and what the store keeps for a value. Pure; the way in is `convert.rs`, the way out `render.rs`.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::convert::{ConvertError, convert};
 
 /// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +18,23 @@ pub struct Column {
     /// Part of the table's key (duplicate, unique, aggregate or primary).
     pub key: bool,
     pub comment: String,
-    /// Aggregation of an aggregate table's value column, as written (`SUM`, `REPLACE`).
+    /// Aggregation of a value column of an aggregate table, as written (`SUM`, `REPLACE`).
     pub aggregation: Option<String>,
+}
+
+impl Column {
+    /// A nullable value column without default.
+    pub fn new(name: impl Into<String>, kind: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            nullable: true,
+            default: None,
+            key: false,
+            comment: String::new(),
+            aggregation: None,
+        }
+    }
 }
 
 /// A StarRocks column type.
@@ -33,7 +48,10 @@ pub enum ColumnType {
     LargeInt,
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Date,
     DateTime,
     /// Longest value in bytes.
@@ -48,6 +66,9 @@ pub enum ColumnType {
     Opaque(String),
 }
 
+/// What `STRING` stands for: the longest VARCHAR.
+pub const STRING_BYTES_MAX: u32 = 1_048_576;
+
 /// A value as the store binds it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<'a> {
@@ -58,24 +79,69 @@ pub enum Stored<'a> {
     Blob(Cow<'a, [u8]>),
 }
 
-/// Why a value cannot stand in a column. The text is what the error log says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConvertError {
-    /// Refused in strict and non-strict mode alike.
-    #[error("NULL value in non-nullable column '{column}'")]
-    Null { column: String },
-    /// Strict mode refuses it; non-strict mode makes it NULL where the column allows that.
-    #[error("Value '{value}' is out of range. The type of '{column}' is {kind}")]
-    OutOfRange { column: String, kind: ColumnType, value: String },
-    /// Strict mode refuses it; non-strict mode makes it NULL where the column allows that.
-    #[error("String '{value}'(length={length}) is too long. The max length of '{column}' is {max}")]
-    TooLong { column: String, value: String, length: usize, max: u32 },
+/// How SQLite keeps a type, which decides how it compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Int,
+    Real,
+    /// Compared by bytes; the fixed layouts of dates compare rightly so.
+    Text,
+    /// Numbers beyond SQLite's: text compared by value, under a collation.
+    Numeric,
+    Blob,
 }
 
-/// The value that `cell` (`None` is NULL) has in `column`, by the strict rules.
-pub fn convert<'a>(column: &Column, cell: Option<&'a [u8]>) -> Result<Stored<'a>, ConvertError> {
-    let _ = (column, cell);
-    Ok(Stored::Null)
+impl ColumnType {
+    pub(crate) fn storage(&self) -> Storage {
+        match self {
+            Self::Boolean | Self::TinyInt | Self::SmallInt | Self::Int | Self::BigInt => Storage::Int,
+            Self::Float | Self::Double => Storage::Real,
+            Self::LargeInt | Self::Decimal { .. } => Storage::Numeric,
+            Self::Varbinary => Storage::Blob,
+            Self::Date
+            | Self::DateTime
+            | Self::Char(_)
+            | Self::Varchar(_)
+            | Self::Json
+            | Self::Nested(_)
+            | Self::Opaque(_) => Storage::Text,
+        }
+    }
+
+    /// Reads a type as DDL writes it, or `None` for an unknown one. `name` is the bare word, `args` the numbers in parentheses.
+    pub(crate) fn from_words(name: &str, args: &[u32]) -> Option<Self> {
+        let decimal = |widest: u8| {
+            let precision = args.first().map_or(Some(widest.min(10)), |&p| u8::try_from(p).ok())?;
+            let scale = args.get(1).map_or(Some(0), |&s| u8::try_from(s).ok())?;
+            (precision >= 1 && precision <= widest && scale <= precision)
+                .then_some(Self::Decimal { precision, scale })
+        };
+        Some(match name.to_ascii_uppercase().as_str() {
+            "BOOLEAN" | "BOOL" => Self::Boolean,
+            "TINYINT" => Self::TinyInt,
+            "SMALLINT" => Self::SmallInt,
+            "INT" | "INTEGER" => Self::Int,
+            "BIGINT" => Self::BigInt,
+            "LARGEINT" => Self::LargeInt,
+            "FLOAT" => Self::Float,
+            "DOUBLE" => Self::Double,
+            "DECIMAL" | "NUMERIC" | "NUMBER" => decimal(38)?,
+            "DECIMALV2" if args.is_empty() => Self::Decimal { precision: 27, scale: 9 },
+            "DECIMALV2" => decimal(27)?,
+            "DECIMAL32" => decimal(9)?,
+            "DECIMAL64" => decimal(18)?,
+            "DECIMAL128" => decimal(38)?,
+            "DATE" => Self::Date,
+            "DATETIME" => Self::DateTime,
+            "CHAR" => Self::Char(args.first().copied().unwrap_or(1)),
+            "VARCHAR" => Self::Varchar(args.first().copied().unwrap_or(STRING_BYTES_MAX)),
+            "STRING" | "TEXT" => Self::Varchar(STRING_BYTES_MAX),
+            "VARBINARY" | "BINARY" => Self::Varbinary,
+            "JSON" => Self::Json,
+            word @ ("BITMAP" | "HLL" | "PERCENTILE") => Self::Opaque(word.to_owned()),
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for ColumnType {
@@ -97,6 +163,19 @@ impl fmt::Display for ColumnType {
             Self::Varbinary => f.write_str("VARBINARY"),
             Self::Json => f.write_str("JSON"),
             Self::Nested(text) | Self::Opaque(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Stored<'_> {
+    /// The same value, owning its bytes.
+    pub fn into_owned(self) -> Stored<'static> {
+        match self {
+            Self::Null => Stored::Null,
+            Self::Int(value) => Stored::Int(value),
+            Self::Real(value) => Stored::Real(value),
+            Self::Text(text) => Stored::Text(Cow::Owned(text.into_owned())),
+            Self::Blob(bytes) => Stored::Blob(Cow::Owned(bytes.into_owned())),
         }
     }
 }
