@@ -4,6 +4,7 @@
 
 mod be;
 mod catalog;
+mod catalog;
 mod cluster;
 mod config;
 mod context;
@@ -24,6 +25,7 @@ mod params;
 mod plan;
 mod receive;
 mod render;
+mod sql;
 mod sql;
 pub mod store;
 mod stream_load;
@@ -46,6 +48,7 @@ use crate::cluster::Cluster;
 pub use crate::config::Config;
 pub use crate::faults::{Action, Fault, Faults, Op};
 use crate::http::Port;
+use crate::mysql::MysqlSettings;
 use crate::store::Store;
 use crate::view::TxnView;
 
@@ -94,6 +97,12 @@ impl Standin {
             be::serve(&cluster, index, listener);
         }
         control::serve(&cluster, &control, control_listener);
+        let settings = MysqlSettings {
+            credentials: (cluster.config.user.clone(), cluster.config.password.clone()),
+            server_version: "8.0.33".to_owned(),
+            cluster: Some(cluster.clone()),
+        };
+        tokio::spawn(mysql::serve(mysql, cluster.store.clone(), settings, cluster.stop.clone()));
         tokio::spawn(cluster.clone().keep_time());
         Ok(Self { cluster, control, addresses, _temporary: temporary })
     }
