@@ -166,9 +166,13 @@ pub(super) fn is_blank(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
-/// The value for a message: short, as JSON.
+/// The value for a message: short, as JSON. What an object or a list holds is not shown: it may be a password.
 pub(super) fn show(value: &Value) -> String {
-    shorten(&value.to_string(), 80)
+    match value {
+        Value::Object(map) if !map.is_empty() => "an object".to_owned(),
+        Value::Array(list) if !list.is_empty() => "a list".to_owned(),
+        plain => shorten(&plain.to_string(), 80),
+    }
 }
 
 /// At most `most` characters of the text.

@@ -60,6 +60,7 @@ const MANAGED: &[&str] = &[
     "content-encoding",
     "transfer-encoding",
     "host",
+    "connection",
     "db",
     "table",
     "idle_transaction_timeout",
@@ -434,11 +435,11 @@ fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
     (0..digits.len()).step_by(2).map(pair).collect()
 }
 
-/// `\x02`, or `\x01` where the given one has that byte.
+/// `\x02`, or the first of the other control and printable bytes that the given one does not hold: it has at most 50.
 fn other_delimiter(given: &Delimiter) -> Option<Delimiter> {
-    let byte = if given.as_bytes().contains(&2) { 1 } else { 2 };
-    // A delimiter of both bytes leaves the choice to the plan.
-    Delimiter::new(vec![byte]).ok().filter(|other| !holds(given.as_bytes(), other.as_bytes()))
+    let mut bytes = [2, 1].into_iter().chain(3..0x7f).filter(|byte| *byte != b'\\');
+    let free = bytes.find(|byte| !given.as_bytes().contains(byte))?;
+    Delimiter::new(vec![free]).ok()
 }
 
 fn holds(longer: &[u8], shorter: &[u8]) -> bool {

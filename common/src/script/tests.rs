@@ -383,6 +383,22 @@ fn all_faults_are_told_at_once() {
 }
 
 #[test]
+fn no_message_shows_a_secret() {
+    let secret = json!({ "username": "u", "password": "hidden" });
+    let mut script = good();
+    for pointer in
+        ["/type", "/steps/0/parameter/password", "/steps/0/parameter/column", "/steps/0/parameter/where"]
+    {
+        set(&mut script, pointer, secret.clone());
+    }
+    set(&mut script, "/steps/0/parameter/connection", secret);
+    set(&mut script, "/steps/1/parameter/loadProps/Authorization", json!("Basic hidden"));
+    set(&mut script, "/steps/1/parameter/loadUrl", json!("u:hidden@fe:8030"));
+    let text = told(&script);
+    assert!(!text.contains("hidden"), "{text}");
+}
+
+#[test]
 fn wizard_scripts_are_accepted_without_a_word() {
     let script = json!({
         "transform": false, "type": "job", "version": 2.0,
@@ -440,6 +456,14 @@ fn load_props_become_delimiters_timeout_and_headers() {
             ("strict_mode", "false"),
         ]
     );
+}
+
+#[test]
+fn a_delimiter_left_out_never_collides_with_the_named_one() {
+    for (named, other) in [("\\x01", 2), ("\\x02", 1), ("\\x0102", 3)] {
+        let load = parsed(&with(&format!("{WRITER}/loadProps/row_delimiter"), json!(named))).spec.target.load;
+        assert_eq!(load.column_separator.expect("it is chosen").as_bytes(), [other], "{named}");
+    }
 }
 
 #[test]
