@@ -1,6 +1,7 @@
 //! The only door between wire messages and domain types. What comes in is checked here once; behind it nothing is
 //! optional that must be there.
 
+use prost::Message as _;
 use starlift_proto as pb;
 
 use crate::ids::{Epoch, JobId, TaskId, TaskKey};
@@ -18,10 +19,7 @@ pub struct WireError {
 }
 
 fn bad(field: &'static str, problem: &(impl ToString + ?Sized)) -> WireError {
-    WireError {
-        field,
-        problem: problem.to_string(),
-    }
+    WireError { field, problem: problem.to_string() }
 }
 
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
@@ -39,13 +37,7 @@ pub fn job_id(text: &str) -> Result<JobId, WireError> {
 
 /// The attempt that a message speaks of.
 pub fn attempt_key(job: &str, task: u32, epoch: u64) -> Result<AttemptKey, WireError> {
-    Ok(AttemptKey {
-        task: TaskKey {
-            job: job_id(job)?,
-            task: TaskId(task),
-        },
-        epoch: Epoch(epoch),
-    })
+    Ok(AttemptKey { task: TaskKey { job: job_id(job)?, task: TaskId(task) }, epoch: Epoch(epoch) })
 }
 
 impl From<&ReadSpec> for pb::ReadSpec {
@@ -117,17 +109,12 @@ impl TryFrom<pb::TaskRange> for TaskRange {
     fn try_from(range: pb::TaskRange) -> Result<Self, Self::Error> {
         use pb::task_range::Rows;
         let key = |text: Option<String>| {
-            text.map(|text| text.parse())
-                .transpose()
-                .map_err(|error| bad("range.keys", &error))
+            text.map(|text| text.parse()).transpose().map_err(|error| bad("range.keys", &error))
         };
         Ok(match required("range.rows", range.rows)? {
             Rows::Whole(_) => Self::Whole,
             Rows::NullKeys(_) => Self::NullKeys,
-            Rows::Keys(range) => Self::Keys(KeyRange {
-                lower: key(range.lower)?,
-                upper: key(range.upper)?,
-            }),
+            Rows::Keys(range) => Self::Keys(KeyRange { lower: key(range.lower)?, upper: key(range.upper)? }),
         })
     }
 }
@@ -183,10 +170,7 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
             })
             .collect::<Result<Vec<_>, _>>()?;
         if load.columns.is_empty() || load.columns.len() != cell_kinds.len() {
-            return Err(bad(
-                "load.cell_kinds",
-                "must be as many as load.columns, at least one",
-            ));
+            return Err(bad("load.cell_kinds", "must be as many as load.columns, at least one"));
         }
         if load.load_urls.is_empty() {
             return Err(bad("load.load_urls", "is empty"));
@@ -319,6 +303,16 @@ impl From<pb::Problem> for Problem {
     }
 }
 
+/// A problem as the details of a gRPC status, so that a caller gets code, place and hint back.
+pub fn status_details(problem: &Problem) -> Vec<u8> {
+    pb::Problem::from(problem).encode_to_vec()
+}
+
+/// The problem in a gRPC status's details; `None` when the status carries none.
+pub fn problem_of_status(details: &[u8]) -> Option<Problem> {
+    pb::Problem::decode(details).ok().filter(|problem| !problem.code.is_empty()).map(Into::into)
+}
+
 impl From<&PreparedPart> for pb::PreparedPart {
     fn from(part: &PreparedPart) -> Self {
         Self {
@@ -359,12 +353,7 @@ pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::Re
             bytes_read: prepared.bytes_read,
             retries: prepared.retries,
         }),
-        Outcome::Failed {
-            class,
-            problem,
-            parts_begun,
-            all_rolled_back,
-        } => {
+        Outcome::Failed { class, problem, parts_begun, all_rolled_back } => {
             let class = match class {
                 FailureClass::Transient => pb::FailureClass::Transient,
                 FailureClass::Permanent => pb::FailureClass::Permanent,
@@ -377,13 +366,9 @@ pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::Re
                 all_rolled_back: *all_rolled_back,
             })
         }
-        Outcome::GivenBack {
-            parts_begun,
-            all_rolled_back,
-        } => Wire::GivenBack(pb::GivenBack {
-            parts_begun: *parts_begun,
-            all_rolled_back: *all_rolled_back,
-        }),
+        Outcome::GivenBack { parts_begun, all_rolled_back } => {
+            Wire::GivenBack(pb::GivenBack { parts_begun: *parts_begun, all_rolled_back: *all_rolled_back })
+        }
     };
     pb::ReportRequest {
         worker_id: worker_id.to_owned(),
@@ -416,10 +401,9 @@ pub fn outcome(request: pb::ReportRequest) -> Result<(AttemptKey, Outcome), Wire
             parts_begun: failed.parts_begun,
             all_rolled_back: failed.all_rolled_back,
         },
-        Wire::GivenBack(back) => Outcome::GivenBack {
-            parts_begun: back.parts_begun,
-            all_rolled_back: back.all_rolled_back,
-        },
+        Wire::GivenBack(back) => {
+            Outcome::GivenBack { parts_begun: back.parts_begun, all_rolled_back: back.all_rolled_back }
+        }
     };
     Ok((attempt, outcome))
 }

@@ -1,0 +1,295 @@
+//! Every command and flag, with its default and unit. Each flag is also an environment variable `STARLIFT_*`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use starlift_common::telemetry::LogFormat;
+
+/// Moves very large tables into StarRocks across many machines, every row exactly once.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+#[command(after_help = "Example:\n  starlift plan orders.json && starlift run orders.json")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Which log lines to print on stderr: error, warn, info, debug, or a filter such as `warn,starlift_worker=debug`
+    /// [default: info for coordinator and worker, else warn]
+    #[arg(long, global = true, env = "STARLIFT_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// Form of log lines
+    #[arg(long, global = true, env = "STARLIFT_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogForm,
+}
+
+impl Cli {
+    /// Servers tell what they do; commands for people only what is wrong.
+    pub(crate) fn log_filter(&self) -> String {
+        let is_server = matches!(self.command, Command::Coordinator(_) | Command::Worker(_));
+        self.log.clone().unwrap_or_else(|| if is_server { "info" } else { "warn" }.into())
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogForm {
+    Text,
+    Json,
+}
+
+impl From<LogForm> for LogFormat {
+    fn from(form: LogForm) -> Self {
+        match form {
+            LogForm::Text => Self::Text,
+            LogForm::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job here, in one process; the same command resumes it after an interruption
+    #[command(after_help = "Example:\n  starlift run orders.json --workers 2 --param day=2026-11-21")]
+    Run(RunArgs),
+    /// Start a coordinator: plans jobs, leases tasks to workers, commits what they prepared
+    #[command(
+        after_help = "Example:\n  starlift coordinator --grpc 127.0.0.1:9470 --http 127.0.0.1:9471 --state file:/var/lib/starlift"
+    )]
+    Coordinator(CoordinatorArgs),
+    /// Start a worker: reads key ranges and loads them
+    #[command(after_help = "Example:\n  starlift worker --coordinator http://127.0.0.1:9470 --slots 8")]
+    Worker(WorkerArgs),
+    /// Hand a job to a coordinator
+    #[command(after_help = "Example:\n  starlift submit orders.json --watch")]
+    Submit(SubmitArgs),
+    /// List all jobs
+    #[command(after_help = "Example:\n  starlift list --json")]
+    List(ClientArgs),
+    /// Show where a job stands
+    #[command(after_help = "Example:\n  starlift status 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Status(JobArgs),
+    /// Follow a job to its end and print its report
+    #[command(after_help = "Example:\n  starlift watch 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Watch(JobArgs),
+    /// List a job's tasks with ranges, workers and rows
+    #[command(after_help = "Example:\n  starlift tasks 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Tasks(JobArgs),
+    /// Print the final report of a finished job
+    #[command(after_help = "Example:\n  starlift report 01ARZ3NDEKTSV4RRFFQ69G5FAV --json")]
+    Report(JobArgs),
+    /// List the workers that the coordinator hears of
+    #[command(after_help = "Example:\n  starlift workers")]
+    Workers(ClientArgs),
+    /// Cancel a job: stop its tasks and roll back what is not committed
+    #[command(after_help = "Example:\n  starlift cancel 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Cancel(JobArgs),
+    /// Show a job's tasks, their SQL and warnings, after all checks; touches nothing
+    #[command(after_help = "Example:\n  starlift plan orders.json")]
+    Plan(PlanArgs),
+}
+
+/// A job file and what goes into it.
+#[derive(Debug, Args)]
+pub(crate) struct JobFile {
+    /// The job script, in the DataWorks form
+    #[arg(value_name = "JOB")]
+    pub path: PathBuf,
+    /// Value of a `${name}` in the script; may be given many times
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter, env = "STARLIFT_PARAM", value_delimiter = '\u{1f}')]
+    pub parameters: Vec<(String, String)>,
+    /// Accept comments and trailing commas in the script
+    #[arg(long, env = "STARLIFT_LENIENT")]
+    pub lenient: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatasourcesFile {
+    /// Where the data sources are defined
+    #[arg(
+        long = "datasources",
+        value_name = "FILE",
+        env = "STARLIFT_DATASOURCES",
+        default_value = "datasources.toml"
+    )]
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Json {
+    /// Print exactly one JSON document on stdout
+    #[arg(long = "json", env = "STARLIFT_JSON")]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub job: JobFile,
+    #[command(flatten)]
+    pub datasources: DatasourcesFile,
+    /// Workers in this process
+    #[arg(long, env = "STARLIFT_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+    /// Tasks that each worker runs at once
+    #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: u32,
+    /// Directory of the job's journal; what a later run resumes from
+    #[arg(long, value_name = "DIR", env = "STARLIFT_STATE", default_value = ".starlift")]
+    pub state: PathBuf,
+    /// Start anew although the state directory holds another unfinished job
+    #[arg(long, env = "STARLIFT_NEW")]
+    pub new: bool,
+    #[command(flatten)]
+    pub output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArgs {
+    /// Address for workers and commands (gRPC)
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_GRPC", default_value = "127.0.0.1:9470")]
+    pub grpc: String,
+    /// Address for REST, health and metrics
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_HTTP", default_value = "127.0.0.1:9471")]
+    pub http: String,
+    /// URL under which others reach the gRPC address [default: from --grpc]
+    #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Where decisions are kept: file:DIR
+    #[arg(long, value_name = "PLACE", env = "STARLIFT_STATE", default_value = "file:.starlift")]
+    pub state: String,
+    #[command(flatten)]
+    pub datasources: DatasourcesFile,
+    /// How long a worker may be silent before its tasks are granted to others, e.g. 15s
+    #[arg(long, env = "STARLIFT_LEASE", default_value = "15s", value_parser = duration)]
+    pub lease: Duration,
+    /// Attempts per task before the job fails
+    #[arg(long, env = "STARLIFT_ATTEMPTS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub attempts: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub coordinator: CoordinatorUrls,
+    /// Tasks run at once
+    #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: u32,
+    /// Address for health and metrics
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_HTTP", default_value = "127.0.0.1:9472")]
+    pub http: String,
+    #[command(flatten)]
+    pub datasources: DatasourcesFile,
+    /// How long running tasks may go on after SIGTERM before they are given back, e.g. 600s
+    #[arg(long, env = "STARLIFT_DRAIN_TIMEOUT", default_value = "600s", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorUrls {
+    /// Addresses of the coordinators, tried in order
+    #[arg(
+        long = "coordinator",
+        value_name = "URL[,URL]",
+        env = "STARLIFT_COORDINATOR",
+        default_value = "http://127.0.0.1:9470",
+        value_delimiter = ','
+    )]
+    pub urls: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    #[command(flatten)]
+    pub coordinator: CoordinatorUrls,
+    #[command(flatten)]
+    pub output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The job's id, as `starlift list` shows it
+    pub job_id: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub job: JobFile,
+    /// A name for people [default: the file's name]
+    #[arg(long, env = "STARLIFT_NAME")]
+    pub name: Option<String>,
+    /// Follow the job to its end, print its report and exit as `run` would
+    #[arg(long, env = "STARLIFT_WATCH")]
+    pub watch: bool,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub job: JobFile,
+    #[command(flatten)]
+    pub datasources: DatasourcesFile,
+    #[command(flatten)]
+    pub output: Json,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, for example --param day=2026-11-21".into()),
+    }
+}
+
+/// `15s`, `500ms`, `10m`, `2h`, or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "write a number and a unit, for example 15s".to_owned())?;
+    let milliseconds = match &text[digits.len()..] {
+        "ms" => Some(number),
+        "s" | "" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        unit => return Err(format!("unknown unit {unit}; use ms, s, m or h")),
+    };
+    match milliseconds {
+        Some(milliseconds) if milliseconds > 0 => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("must be more than zero and less than an age".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_shows_an_example_and_every_flag_has_a_variable() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example:\n  starlift "), "{help}");
+            for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                let name = argument.get_id().as_str();
+                assert!(name == "help" || argument.get_env().is_some(), "--{name} of {}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("0s").is_err() && duration("soon").is_err() && duration("5y").is_err());
+    }
+
+    #[test]
+    fn a_parameter_may_hold_an_equals_sign() {
+        assert_eq!(parameter("where=a=b"), Ok(("where".into(), "a=b".into())));
+        assert!(parameter("=x").is_err() && parameter("x").is_err());
+    }
+}

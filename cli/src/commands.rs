@@ -1,0 +1,290 @@
+//! Each command from its flags to its exit code: sequences only.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use starlift_common::ids::JobId;
+use starlift_common::problem::{Code, Mend, Problem};
+use starlift_coordinator as coordinator;
+use starlift_proto as pb;
+use starlift_worker as worker;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{ClientArgs, Command, CoordinatorArgs, JobArgs, PlanArgs, SubmitArgs, WorkerArgs};
+use crate::client::Client;
+use crate::progress::Progress;
+use crate::{files, output, run};
+
+/// How often a watched job is shown anew.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a command came to, other than by problems of its own.
+pub(crate) enum End {
+    Done,
+    /// A job ended, well or badly; its report was printed.
+    Job(Box<pb::FinalReport>),
+    /// Ctrl-C; what was done is kept.
+    Interrupted,
+}
+
+/// Runs the command and answers its exit code: 0 done, 1 the job failed, 2 mend the input, 3 mend something outside.
+pub(crate) async fn execute(command: Command) -> u8 {
+    let json = wants_json(&command);
+    let result = match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Coordinator(args) => serve_coordinator(args).await,
+        Command::Worker(args) => serve_worker(args).await,
+        Command::Submit(args) => submit(args).await,
+        Command::List(args) => list(args).await,
+        Command::Status(args) => status(args).await,
+        Command::Watch(args) => watch(args).await,
+        Command::Tasks(args) => tasks(args).await,
+        Command::Report(args) => report(args).await,
+        Command::Workers(args) => workers(args).await,
+        Command::Cancel(args) => cancel(args).await,
+        Command::Plan(args) => plan(args).await,
+    };
+    match result {
+        Ok(End::Done) => 0,
+        Ok(End::Job(report)) => job_exit_code(&report),
+        Ok(End::Interrupted) => 130,
+        Err(problems) => {
+            output::problems(&problems, json);
+            problems.first().map_or(1, |problem| exit_code(problem.code))
+        }
+    }
+}
+
+/// The exit code of a finished job.
+pub(crate) fn job_exit_code(report: &pb::FinalReport) -> u8 {
+    match (report.state.as_str(), &report.error) {
+        ("SUCCEEDED", _) => 0,
+        (_, Some(error)) => exit_code(Code::from_name(&error.code)),
+        _ => 1,
+    }
+}
+
+fn exit_code(code: Code) -> u8 {
+    match code.mend() {
+        Mend::Job => 1,
+        Mend::Input => 2,
+        Mend::Outside => 3,
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Run(args) => args.output.json,
+        Command::Plan(args) => args.output.json,
+        Command::Submit(args) => args.client.output.json,
+        Command::List(args) | Command::Workers(args) => args.output.json,
+        Command::Status(args)
+        | Command::Watch(args)
+        | Command::Tasks(args)
+        | Command::Report(args)
+        | Command::Cancel(args) => args.client.output.json,
+        Command::Coordinator(_) | Command::Worker(_) => false,
+    }
+}
+
+type Outcome = Result<End, Vec<Problem>>;
+
+fn one(problem: Problem) -> Vec<Problem> {
+    vec![problem]
+}
+
+async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
+    let datasources = files::read_datasources(&args.datasources.path)?;
+    let state = state_location(&args.state).map_err(one)?;
+    let grpc = listen(&args.grpc).await?;
+    let http = listen(&args.http).await?;
+    let mut config = coordinator::Config::new(state, datasources);
+    config.lease = args.lease;
+    config.attempts = args.attempts;
+    config.advertise = args.advertise;
+    let shutdown = stopped_by_signal();
+    coordinator::run(config, grpc, Some(http), shutdown).await.map_err(|error| one(error.problem()))?;
+    Ok(End::Done)
+}
+
+/// `file:DIR`
+fn state_location(text: &str) -> Result<coordinator::StateLocation, Problem> {
+    match text.split_once(':') {
+        Some(("file", dir)) if !dir.is_empty() => Ok(coordinator::StateLocation::File(dir.into())),
+        _ => Err(Problem::new(Code::InvalidSettings, format!("cannot keep state in `{text}`"))
+            .at("--state")
+            .hint("write file:DIR, for example file:/var/lib/starlift")),
+    }
+}
+
+async fn serve_worker(args: WorkerArgs) -> Outcome {
+    let datasources = files::read_datasources(&args.datasources.path)?;
+    let http = listen(&args.http).await?;
+    let mut config = worker::Config::new(args.coordinator.urls, datasources);
+    config.slots = args.slots;
+    config.drain_timeout = args.drain_timeout;
+    let shutdown = stopped_by_signal();
+    worker::run(config, Some(http), shutdown).await.map_err(|error| one(worker_problem(&error)))?;
+    Ok(End::Done)
+}
+
+/// A worker ends by itself only when it cannot start.
+pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
+    Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
+}
+
+/// Binds before anything else is set up, so that a taken port is told at once.
+async fn listen(address: &str) -> Result<TcpListener, Vec<Problem>> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
+        one(problem.hint("choose a free address with --grpc or --http"))
+    })
+}
+
+/// Cancelled by SIGINT or SIGTERM.
+pub(crate) fn stopped_by_signal() -> CancellationToken {
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
+        stop.cancel();
+    });
+    token
+}
+
+async fn submit(args: SubmitArgs) -> Outcome {
+    let job = files::read_job(&args.job)?;
+    output::warnings(&job.parsed.warnings);
+    let mut client = Client::connect(&args.client.coordinator.urls).await.map_err(one)?;
+    let request = pb::SubmitRequest {
+        script: job.script,
+        name: args.name.unwrap_or(job.name),
+        job_id: new_job_id().to_string(),
+    };
+    let submitted = client.submit(request).await.map_err(one)?;
+    if args.watch {
+        return follow(&mut client, &submitted.job_id, args.client.output.json).await;
+    }
+    show(&submitted, args.client.output.json, |status| {
+        format!("{}\nfollow it with: starlift watch {}\n", output::status(status), status.job_id)
+    });
+    Ok(End::Done)
+}
+
+/// A fresh id: the time of submission and 80 random bits.
+pub(crate) fn new_job_id() -> JobId {
+    #[expect(clippy::disallowed_methods, reason = "the one place where a job's time of submission is taken")]
+    let now = std::time::SystemTime::now();
+    let unix_ms = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_millis());
+    JobId::from_parts(u64::try_from(unix_ms).unwrap_or(u64::MAX), fastrand::u128(..))
+}
+
+async fn list(args: ClientArgs) -> Outcome {
+    let jobs = connect(&args).await?.jobs().await.map_err(one)?;
+    show(&jobs, args.output.json, |jobs| output::jobs(jobs));
+    Ok(End::Done)
+}
+
+async fn status(args: JobArgs) -> Outcome {
+    let job = connect(&args.client).await?.job(&args.job_id).await.map_err(one)?;
+    show(&job, args.client.output.json, output::status);
+    Ok(End::Done)
+}
+
+async fn watch(args: JobArgs) -> Outcome {
+    let mut client = connect(&args.client).await?;
+    follow(&mut client, &args.job_id, args.client.output.json).await
+}
+
+async fn follow(client: &mut Client, job_id: &str, json: bool) -> Outcome {
+    let mut progress = Progress::start(json);
+    let stop = stopped_by_signal();
+    let report = tokio::select! {
+        report = client.follow(job_id, WATCH_INTERVAL, |status| progress.show(status)) => report,
+        () = stop.cancelled() => {
+            progress.finish();
+            eprintln!("the job goes on; follow it with: starlift watch {job_id}");
+            return Ok(End::Interrupted);
+        }
+    };
+    progress.finish();
+    let report = report.map_err(one)?;
+    show(&report, json, output::report);
+    Ok(End::Job(Box::new(report)))
+}
+
+async fn tasks(args: JobArgs) -> Outcome {
+    let tasks = connect(&args.client).await?.tasks(&args.job_id).await.map_err(one)?;
+    show(&tasks, args.client.output.json, |tasks| output::tasks(tasks));
+    Ok(End::Done)
+}
+
+async fn report(args: JobArgs) -> Outcome {
+    let report = connect(&args.client).await?.report(&args.job_id).await.map_err(one)?;
+    show(&report, args.client.output.json, output::report);
+    Ok(End::Done)
+}
+
+async fn workers(args: ClientArgs) -> Outcome {
+    let workers = connect(&args).await?.workers().await.map_err(one)?;
+    show(&workers, args.output.json, |workers| output::workers(workers));
+    Ok(End::Done)
+}
+
+async fn cancel(args: JobArgs) -> Outcome {
+    let job = connect(&args.client).await?.cancel(&args.job_id).await.map_err(one)?;
+    show(&job, args.client.output.json, output::status);
+    Ok(End::Done)
+}
+
+async fn plan(args: PlanArgs) -> Outcome {
+    let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
+    let mut plan = coordinator::plan_job(&job.parsed.spec, &datasources).await?;
+    plan.warnings.splice(0..0, job.parsed.warnings);
+    show(&output::PlanDocument::from(&plan), args.output.json, output::plan);
+    Ok(End::Done)
+}
+
+async fn connect(args: &ClientArgs) -> Result<Client, Vec<Problem>> {
+    Client::connect(&args.coordinator.urls).await.map_err(one)
+}
+
+/// Prints the value as its one JSON document, or as text.
+pub(crate) fn show<T: Serialize>(value: &T, json: bool, text: impl FnOnce(&T) -> String) {
+    if json { output::json(value) } else { output::text(&text(value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(state: &str, code: Option<&str>) -> pb::FinalReport {
+        let error = code.map(|code| pb::Problem { code: code.into(), ..Default::default() });
+        pb::FinalReport { state: state.into(), error, ..Default::default() }
+    }
+
+    #[test]
+    fn exit_codes_say_who_can_mend_it() {
+        assert_eq!(job_exit_code(&report("SUCCEEDED", None)), 0);
+        assert_eq!(job_exit_code(&report("FAILED", Some("ROWS_REFUSED"))), 1);
+        assert_eq!(job_exit_code(&report("CANCELLED", None)), 1);
+        assert_eq!(job_exit_code(&report("FAILED", Some("UNKNOWN_COLUMN"))), 2);
+        assert_eq!(job_exit_code(&report("FAILED", Some("NO_BACKEND_ALIVE"))), 3);
+        assert_eq!(job_exit_code(&report("FAILED", Some("FROM_THE_FUTURE"))), 1);
+    }
+
+    #[test]
+    fn every_submission_has_an_id_of_its_own() {
+        assert_ne!(new_job_id(), new_job_id());
+    }
+}
