@@ -1031,4 +1031,4 @@ fn joined(problems: &[Problem]) -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

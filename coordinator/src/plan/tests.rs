@@ -1,1 +1,223 @@
+use std::collections::BTreeMap;
 
+use starlift_common::job::{CellKind, ErrorLimit, LoadProps, OnError, Settings, SourceSpec, TargetSpec};
+use starlift_common::task::{KeyRange, TaskRange};
+
+use super::*;
+use crate::columns::mysql_kind;
+
+fn listed(names: &[&str]) -> ColumnList {
+    ColumnList::Listed(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+fn spec() -> JobSpec {
+    JobSpec {
+        source: SourceSpec {
+            kind: SourceKind::Mysql,
+            datasource: "shop".into(),
+            database: None,
+            table: "orders".into(),
+            columns: ColumnList::All,
+            hint: None,
+            filter: None,
+            split_key: Some("ID".into()),
+            split_factor: 5,
+        },
+        target: TargetSpec {
+            datasource: "dw".into(),
+            database: None,
+            table: "orders".into(),
+            columns: ColumnList::All,
+            load_urls: Vec::new(),
+            load: LoadProps::default(),
+            pre_sql: vec!["truncate table @table".into()],
+            post_sql: Vec::new(),
+            max_batch_rows: 500_000,
+            max_batch_bytes: 100 << 20,
+            on_error: OnError::Exit,
+            label_prefix: "sl".into(),
+        },
+        settings: Settings {
+            concurrent: 4,
+            bytes_per_second: None,
+            error_limit: ErrorLimit::default(),
+            time_zone: None,
+        },
+    }
+}
+
+fn column(name: &str, kind: Kind) -> Column {
+    Column {
+        name: name.into(),
+        type_text: format!("{kind:?}").to_lowercase(),
+        kind,
+        nullable: true,
+        has_default: false,
+        generated: false,
+        hidden: false,
+        is_key: false,
+    }
+}
+
+fn source(selected: Vec<Selected>) -> SourceFacts {
+    SourceFacts {
+        database: "shop".into(),
+        selected,
+        key: Some(("id".into(), KeyFacts { bounds: Some((1, 400_000)), nullable: true })),
+        size: Size { rows: 400_000, bytes: 0 },
+    }
+}
+
+fn target(columns: Vec<Column>) -> TargetFacts {
+    TargetFacts {
+        database: "dw".into(),
+        columns,
+        model: Some(Model::Duplicate),
+        has_rows: Some(false),
+        labels_kept: None,
+        load_urls: vec!["http://fe1:8030".into()],
+        is_source: false,
+        warnings: Vec::new(),
+    }
+}
+
+fn selected(names: &[&str]) -> Vec<Selected> {
+    let columns: Vec<Column> = names.iter().map(|name| column(name, Kind::Integer)).collect();
+    columns.iter().map(|column| select(SourceKind::Mysql, column)).collect()
+}
+
+fn integers(names: &[&str]) -> Vec<Column> {
+    names.iter().map(|name| column(name, Kind::Integer)).collect()
+}
+
+fn problems(result: Result<Plan, Vec<Problem>>) -> Vec<Problem> {
+    result.expect_err("a fault was expected")
+}
+
+#[test]
+fn a_plan_covers_the_table_and_names_everything_a_worker_needs() {
+    let plan = assemble(&spec(), &source(selected(&["id", "n"])), &target(integers(&["ID", "N"]))).unwrap();
+    assert_eq!(plan.tasks.len(), 8 + 1);
+    assert_eq!(plan.tasks[0].range, TaskRange::Keys(KeyRange { lower: None, upper: Some(50_001) }));
+    assert_eq!(plan.tasks[8].range, TaskRange::NullKeys);
+    assert_eq!(plan.rows_estimate(), 400_000);
+    assert_eq!(plan.shards[0].select, ["`id`", "`n`"]);
+    assert_eq!(plan.load.columns, ["ID", "N"]);
+    assert_eq!(plan.load.cell_kinds, [CellKind::Number, CellKind::Number]);
+    assert_eq!(plan.load.headers["strict_mode"], "true");
+    assert_eq!(plan.load.headers["max_filter_ratio"], "0");
+    assert_eq!(plan.load.column_separator.as_bytes(), [1]);
+    assert!(!plan.load.named_delimiters);
+    assert_eq!(plan.pre_sql, ["truncate table orders"]);
+    assert_eq!(plan.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn listed_columns_are_quoted_and_anything_else_stays_an_expression() {
+    let catalogue =
+        [column("order", Kind::Text), column("Price", mysql_kind("float")), column("x", Kind::Integer)];
+    let list = listed(&["ORDER", "price", "`x`", "upper(x)", "1"]);
+    let sql: Vec<String> = elements(SourceKind::Mysql, &list, &catalogue)
+        .into_iter()
+        .map(|element| match element {
+            Element::Column(selected) => selected.sql,
+            Element::Expression(text) => format!("expression {text}"),
+        })
+        .collect();
+    assert_eq!(sql, ["`order`", "(`Price` * 1e0)", "`x`", "expression upper(x)", "expression 1"]);
+}
+
+#[test]
+fn a_star_leaves_hidden_columns_out() {
+    let mut hidden = column("h", Kind::Integer);
+    hidden.hidden = true;
+    let catalogue = [column("a", Kind::Integer), hidden];
+    assert_eq!(elements(SourceKind::Mysql, &ColumnList::All, &catalogue).len(), 1);
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    let mut spec = spec();
+    spec.target.columns = listed(&["id", "naem"]);
+    let mut required = column("must", Kind::Text);
+    required.nullable = false;
+    let mut columns = integers(&["id", "name"]);
+    columns.push(required);
+    let found = problems(assemble(&spec, &source(selected(&["id"])), &target(columns)));
+    let codes: Vec<Code> = found.iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, [Code::UnknownColumn, Code::ColumnMismatch, Code::ColumnMismatch]);
+    assert!(found[0].hint.contains("name"), "{:?}", found[0]);
+    assert!(found[1].message.contains("the reader has 1 (id), the writer 2"), "{}", found[1].message);
+    assert!(found[2].message.contains("\"must\" is NOT NULL"), "{}", found[2].message);
+}
+
+#[test]
+fn a_primary_key_must_be_written() {
+    let mut key = column("k", Kind::Integer);
+    (key.is_key, key.nullable) = (true, false);
+    let mut spec = spec();
+    spec.target.columns = listed(&["a"]);
+    let mut facts = target(vec![key, column("a", Kind::Integer)]);
+    facts.model = Some(Model::Primary);
+    let found = problems(assemble(&spec, &source(selected(&["a"])), &facts));
+    assert_eq!(found[0].message, "primary key column \"k\" must be written");
+}
+
+#[test]
+fn a_pair_that_cannot_be_loaded_is_refused_and_a_lossy_one_is_told() {
+    let mut from = selected(&["a", "b"]);
+    from[0].kind = mysql_kind("blob");
+    from[1].kind = Kind::DateTime;
+    let columns = vec![column("a", Kind::Text), column("b", Kind::Date)];
+    let found = problems(assemble(&spec(), &source(from.clone()), &target(columns.clone())));
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].code, found[0].place.as_str()), (Code::TypeMismatch, "orders.a"));
+    from[0].kind = Kind::Text;
+    let plan = assemble(&spec(), &source(from), &target(columns)).unwrap();
+    assert!(plan.warnings[0].contains("the time of day is dropped"), "{:?}", plan.warnings);
+}
+
+#[test]
+fn a_job_that_would_empty_its_own_source_is_refused() {
+    let mut facts = target(integers(&["id"]));
+    facts.is_source = true;
+    let found = problems(assemble(&spec(), &source(selected(&["id"])), &facts));
+    assert_eq!(found[0].code, Code::SourceIsTarget);
+    let mut harmless = spec();
+    harmless.target.pre_sql.clear();
+    let plan = assemble(&harmless, &source(selected(&["id"])), &facts).unwrap();
+    assert!(plan.warnings[0].contains("same table"));
+}
+
+#[test]
+fn what_an_operator_should_know_is_a_warning() {
+    let mut spec = spec();
+    spec.target.pre_sql.clear();
+    let mut facts = target(integers(&["id"]));
+    (facts.has_rows, facts.labels_kept) = (Some(true), Some(1000));
+    let warnings = assemble(&spec, &source(selected(&["id"])), &facts).unwrap().warnings;
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].contains("already holds rows") && warnings[1].contains("label_keep_max_num"));
+}
+
+#[test]
+fn a_split_key_must_be_an_integer_column() {
+    let catalogue = [column("id", Kind::Integer), column("name", Kind::Text), column("big", Kind::LargeInt)];
+    let key = |name: &str| {
+        let mut spec = spec();
+        spec.source.split_key = Some(name.into());
+        split_key(&spec, &catalogue).map(|column| column.map(|column| column.name.clone()))
+    };
+    assert_eq!(key("ID"), Ok(Some("id".into())));
+    assert_eq!(key("big"), Ok(Some("big".into())));
+    assert_eq!(key("name").unwrap_err().code, Code::InvalidSplitKey);
+    assert!(key("idd").unwrap_err().hint.contains("id"));
+}
+
+#[test]
+fn json_bodies_stay_below_what_the_server_buffers() {
+    let mut spec = spec();
+    spec.target.load = LoadProps { format: Format::Json, headers: BTreeMap::new(), ..LoadProps::default() };
+    let plan = assemble(&spec, &source(selected(&["id"])), &target(integers(&["id"]))).unwrap();
+    assert_eq!(plan.load.max_batch_bytes, 64 << 20);
+}

@@ -1,1 +1,900 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use proptest::prelude::*;
+use starlift_common::ids::{Epoch, TaskId};
+use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
+use starlift_common::label::Label;
+use starlift_common::task::{KeyRange, PreparedPart, TaskPlan, TaskRange};
+
+use super::*;
+use crate::clock::UnixMillis;
+use crate::store::{self, Write};
+
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Rows that every task of these tests holds.
+const ROWS: u64 = 10;
+
+fn rules() -> Rules {
+    Rules { lease: LEASE, attempts: 3 }
+}
+
+fn job() -> JobId {
+    JobId::from_parts(7, 7)
+}
+
+pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
+    let sql = |stage: &str| (0..statements).map(|number| format!("{stage} {number}")).collect();
+    let range = |number: u32| {
+        let lower = (number > 0).then(|| i128::from(number) * 100);
+        let upper = (number + 1 < tasks).then(|| (i128::from(number) + 1) * 100);
+        TaskPlan { shard: 0, range: TaskRange::Keys(KeyRange { lower, upper }), rows_estimate: ROWS }
+    };
+    Plan {
+        shards: vec![ReadSpec {
+            datasource: "src".into(),
+            kind: SourceKind::Mysql,
+            database: "shop".into(),
+            table: "orders".into(),
+            hint: None,
+            select: vec!["`id`".into()],
+            names: vec!["id".into()],
+            filter: None,
+            key: Some("id".into()),
+            time_zone: None,
+        }],
+        load: LoadSpec {
+            datasource: "dw".into(),
+            database: "dw".into(),
+            table: "orders".into(),
+            columns: vec!["id".into()],
+            cell_kinds: vec![CellKind::Number],
+            load_urls: vec!["http://fe1:8030".into()],
+            format: Format::Csv,
+            column_separator: Delimiter::new(vec![1]).unwrap(),
+            row_delimiter: Delimiter::new(vec![2]).unwrap(),
+            named_delimiters: false,
+            headers: BTreeMap::new(),
+            max_batch_rows: 1000,
+            max_batch_bytes: 1 << 20,
+            label_prefix: "sl".into(),
+            timeout_s: None,
+            max_part_bytes: 1 << 30,
+        },
+        tasks: (0..tasks).map(range).collect(),
+        pre_sql: sql("pre"),
+        post_sql: sql("post"),
+        concurrent: 4,
+        bytes_per_second: Some(1000),
+        warnings: Vec::new(),
+    }
+}
+
+fn prepared(attempt: AttemptKey, parts: u32) -> Prepared {
+    let part = |number: u32| PreparedPart {
+        label: Label::part("sl", attempt, number).to_string(),
+        txn_id: 1000 + i64::from(number),
+        rows_sent: ROWS,
+        rows_loaded: ROWS - 1,
+        rows_filtered: 1,
+        rows_unselected: 0,
+        bytes_sent: 100,
+        loads: 2,
+    };
+    Prepared {
+        parts: (0..parts).map(part).collect(),
+        rows_read: ROWS * u64::from(parts),
+        bytes_read: 50 * u64::from(parts),
+        retries: 0,
+    }
+}
+
+pub(crate) fn done_record() -> TaskRecord {
+    let attempt = AttemptKey { task: TaskKey { job: job(), task: TaskId(99_999) }, epoch: Epoch(2) };
+    TaskRecord {
+        epoch: Epoch(2),
+        worker: Some(WorkerId("worker-1.starlift.svc-01HZX3".into())),
+        took_ms: 12_345,
+        standing: Standing::Done { prepared: prepared(attempt, 1) },
+        ..TaskRecord::default()
+    }
+}
+
+/// A coordinator without its edges: the state, the journal as saved, and the actions not carried out yet.
+struct Bench {
+    state: State,
+    saved: BTreeMap<String, Vec<u8>>,
+    now: Now,
+    actions: Vec<Action>,
+    answers: BTreeMap<Ticket, Answer>,
+    tickets: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            state: State::new(rules()),
+            saved: BTreeMap::new(),
+            now: Now { monotonic: Millis(0), unix: UnixMillis(1_000_000) },
+            actions: Vec::new(),
+            answers: BTreeMap::new(),
+            tickets: 0,
+        }
+    }
+
+    /// A job that is ready to hand out its tasks.
+    fn running(tasks: u32) -> Self {
+        let mut bench = Self::new();
+        bench.submit();
+        bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(tasks, 0))) });
+        assert_eq!(bench.job_state(), JobState::Running);
+        bench
+    }
+
+    fn submit(&mut self) -> Answer {
+        self.ask(|ticket| Event::Submit { ticket, job: job(), name: "orders".into(), script: "{}".into() })
+    }
+
+    fn job_state(&self) -> JobState {
+        self.state.job(job()).unwrap().state()
+    }
+
+    fn job(&self) -> &Job {
+        self.state.job(job()).unwrap()
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.turn(vec![event]);
+    }
+
+    fn turn(&mut self, events: Vec<Event>) {
+        let turn = self.state.apply(events, self.now);
+        self.take(turn);
+    }
+
+    fn take(&mut self, turn: Turn) {
+        self.save(&turn.changes);
+        for action in turn.actions {
+            match action {
+                Action::Answer { ticket, answer } => {
+                    self.answers.insert(ticket, answer);
+                }
+                other => self.actions.push(other),
+            }
+        }
+    }
+
+    fn save(&mut self, changes: &[Change]) {
+        for Write { key, value } in store::encode(changes) {
+            match value {
+                Some(value) => self.saved.insert(key, value),
+                None => self.saved.remove(&key),
+            };
+        }
+    }
+
+    /// Dies and comes back from what was saved; nothing that was under way is known any more.
+    fn restart(&mut self) {
+        let journal = store::decode(self.saved.clone().into_iter().collect()).unwrap();
+        self.actions.clear();
+        self.answers.clear();
+        let (state, turn) = State::restore(rules(), journal, self.now);
+        self.state = state;
+        self.take(turn);
+    }
+
+    fn ask(&mut self, event: impl FnOnce(Ticket) -> Event) -> Answer {
+        let ticket = self.park(event);
+        self.answers.remove(&ticket).expect("an answer in the same turn")
+    }
+
+    fn park(&mut self, event: impl FnOnce(Ticket) -> Event) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.tell(event(ticket));
+        ticket
+    }
+
+    fn acquire(&mut self, worker: &str, slots: u32) -> Vec<Grant> {
+        let until = self.now.monotonic; // does not wait
+        let info = info(worker);
+        match self.ask(|ticket| Event::Acquire { ticket, worker: info, free_slots: slots, until }) {
+            Answer::Granted { grants, .. } => grants,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn one(&mut self, worker: &str) -> AttemptKey {
+        self.acquire(worker, 1).pop().expect("a task").attempt
+    }
+
+    fn report(&mut self, attempt: AttemptKey, outcome: Outcome) -> bool {
+        match self.ask(|ticket| Event::Report { ticket, attempt, outcome }) {
+            Answer::Reported(accepted) => accepted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn heartbeat(&mut self, worker: &str, held: &[AttemptKey], parts: u32) -> Vec<TaskOrder> {
+        let info = info(worker);
+        let progress = Progress { parts_begun: parts, ..Progress::default() };
+        let tasks = held.iter().map(|attempt| (*attempt, progress)).collect();
+        match self.ask(|ticket| Event::Heartbeat { ticket, worker: info, tasks }) {
+            Answer::Orders(orders) => orders,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        let passed = crate::clock::whole_millis(duration);
+        self.now.monotonic.0 += passed;
+        self.now.unix.0 += passed;
+        self.turn(Vec::new());
+    }
+
+    fn commits(&self) -> Vec<(AttemptKey, u32)> {
+        let commit = |action: &Action| match action {
+            Action::Commit { attempt, part, .. } => Some((*attempt, *part)),
+            _ => None,
+        };
+        self.actions.iter().filter_map(commit).collect()
+    }
+
+    fn sweeps(&self) -> Vec<AttemptKey> {
+        let sweep = |action: &Action| match action {
+            Action::Sweep { attempt, .. } => Some(*attempt),
+            _ => None,
+        };
+        self.actions.iter().filter_map(sweep).collect()
+    }
+
+    fn commit_all(&mut self) {
+        while let Some((attempt, part)) = self.commits().pop() {
+            self.actions.retain(
+                |action| !matches!(action, Action::Commit { attempt: other, .. } if *other == attempt),
+            );
+            self.tell(Event::Committed { attempt, part, verdict: Verdict::Committed });
+        }
+    }
+}
+
+fn info(worker: &str) -> WorkerInfo {
+    WorkerInfo {
+        id: WorkerId(worker.into()),
+        host: "host".into(),
+        version: "1".into(),
+        slots: 4,
+        http: String::new(),
+        draining: false,
+    }
+}
+
+fn failed(class: FailureClass, parts_begun: u32, all_rolled_back: bool) -> Outcome {
+    let problem = Problem::new(Code::LoadFailed, "the BE went away");
+    Outcome::Failed { class, problem, parts_begun, all_rolled_back }
+}
+
+#[test]
+fn a_job_goes_from_submit_to_a_balanced_report() {
+    let mut bench = Bench::running(2);
+    for _ in 0..2 {
+        let attempt = bench.one("w1");
+        assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 2))));
+    }
+    assert_eq!(bench.job_state(), JobState::Committing);
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.rows_read, report.rows_loaded, report.rows_filtered), (40, 36, 4));
+    assert_eq!((report.transactions, report.loads, report.tasks_succeeded), (4, 8, 2));
+    assert_eq!(report.workers[0].tasks, 2);
+    assert_eq!(report.error, None);
+}
+
+#[test]
+fn the_same_job_may_be_submitted_again_and_another_under_its_id_may_not() {
+    let mut bench = Bench::running(1);
+    assert_eq!(bench.submit(), Answer::Accepted);
+    let other =
+        bench.ask(|ticket| Event::Submit { ticket, job: job(), name: "x".into(), script: "{ }".into() });
+    assert!(matches!(other, Answer::Refused(problem) if problem.code == Code::JobChanged));
+    assert_eq!(bench.job_state(), JobState::Running);
+}
+
+#[test]
+fn nothing_is_committed_before_the_decision_is_saved() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    let event =
+        Event::Report { ticket: Ticket(99), attempt, outcome: Outcome::Prepared(prepared(attempt, 1)) };
+    let turn = bench.state.apply(vec![event], bench.now);
+    let decided = turn.changes.iter().any(|change| {
+        matches!(change, Change::Task(_, TaskRecord { standing: Standing::Committing { .. }, .. }))
+    });
+    assert!(decided && turn.actions.iter().any(|action| matches!(action, Action::Commit { .. })));
+}
+
+#[test]
+fn a_decision_is_carried_out_after_a_restart() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+    bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
+    bench.restart();
+    assert_eq!(bench.commits(), [(attempt, 1)]);
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+}
+
+#[test]
+fn a_range_without_rows_is_done_without_a_transaction() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, Outcome::Prepared(Prepared::default()));
+    assert_eq!(bench.commits(), []);
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+}
+
+#[test]
+fn a_report_that_does_not_add_up_is_swept_and_done_again() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    let mut short = prepared(attempt, 1);
+    short.parts[0].rows_loaded -= 1;
+    assert!(bench.report(attempt, Outcome::Prepared(short)));
+    assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![attempt]));
+    bench.wait(Duration::from_secs(30));
+    assert_eq!(bench.one("w1").epoch, Epoch(2));
+}
+
+#[test]
+fn an_expired_epoch_is_stale_and_its_labels_are_swept() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.heartbeat("w1", &[attempt], 1);
+    bench.wait(LEASE);
+    assert_eq!(bench.sweeps(), [attempt]);
+    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert_eq!(bench.commits(), []);
+    bench.wait(Duration::from_secs(30));
+    let second = bench.one("w2");
+    assert_eq!(second.epoch, Epoch(2));
+    assert!(!bench.heartbeat("w1", &[attempt], 1)[0].go_on);
+    assert!(bench.heartbeat("w2", &[second], 0)[0].go_on);
+}
+
+#[test]
+fn a_running_task_survives_a_restart_with_a_full_term() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.wait(LEASE.checked_sub(Duration::from_millis(1)).unwrap());
+    bench.restart();
+    bench.wait(LEASE.checked_sub(Duration::from_millis(1)).unwrap());
+    assert!(bench.heartbeat("w1", &[attempt], 1)[0].go_on);
+    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+}
+
+#[test]
+fn a_spent_retry_budget_fails_the_job_and_stops_its_tasks() {
+    let mut bench = Bench::running(2);
+    let other = bench.one("w2");
+    for _ in 0..3 {
+        let attempt = bench.one("w1");
+        bench.report(attempt, failed(FailureClass::Transient, 0, true));
+        bench.heartbeat("w2", &[other], 1);
+        bench.wait(Duration::from_secs(5));
+        bench.heartbeat("w2", &[other], 1);
+    }
+    assert_eq!(bench.job_state(), JobState::Failed);
+    assert_eq!(bench.sweeps(), [other]);
+    assert!(!bench.heartbeat("w2", &[other], 1)[0].go_on);
+    let error = bench.job().report().unwrap().error.clone().unwrap();
+    assert!(error.message.contains("failed 3 times: the BE went away"), "{error}");
+    assert_eq!(bench.acquire("w1", 4), []);
+}
+
+#[test]
+fn a_permanent_failure_fails_at_once_and_distress_never_does() {
+    let mut bench = Bench::running(1);
+    for _ in 0..10 {
+        let attempt = bench.one("w1");
+        bench.report(attempt, failed(FailureClass::Distress, 0, true));
+        bench.wait(Duration::from_secs(60));
+    }
+    assert_eq!(bench.job_state(), JobState::Running);
+    let attempt = bench.one("w1");
+    bench.report(attempt, failed(FailureClass::Permanent, 0, true));
+    assert_eq!(bench.job_state(), JobState::Failed);
+}
+
+#[test]
+fn a_task_given_back_costs_no_attempt() {
+    let mut bench = Bench::running(1);
+    for _ in 0..5 {
+        let attempt = bench.one("w1");
+        assert!(bench.report(attempt, Outcome::GivenBack { parts_begun: 1, all_rolled_back: true }));
+    }
+    assert_eq!(bench.job().task(TaskId(0)).failures, 0);
+    assert_eq!(bench.sweeps(), []);
+}
+
+#[test]
+fn a_failed_task_goes_to_another_worker_when_one_asks() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, failed(FailureClass::Transient, 0, true));
+    let until = bench.now.monotonic.plus(Duration::from_secs(60));
+    let first = bench.park(|ticket| Event::Acquire { ticket, worker: info("w1"), free_slots: 1, until });
+    let second = bench.park(|ticket| Event::Acquire { ticket, worker: info("w2"), free_slots: 1, until });
+    bench.wait(Duration::from_secs(5));
+    assert!(!bench.answers.contains_key(&first));
+    assert!(matches!(&bench.answers[&second], Answer::Granted { grants, .. } if grants.len() == 1));
+}
+
+#[test]
+fn waiting_workers_share_the_tasks_and_the_cap_holds() {
+    let mut bench = Bench::new();
+    let until = Millis(60_000);
+    let tickets: Vec<Ticket> = ["w1", "w2"]
+        .map(|worker| {
+            bench.park(|ticket| Event::Acquire { ticket, worker: info(worker), free_slots: 4, until })
+        })
+        .into();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(9, 0))) });
+    for ticket in tickets {
+        let Answer::Granted { grants, .. } = &bench.answers[&ticket] else { panic!() };
+        assert_eq!(grants.len(), 2, "four at once, shared evenly");
+        assert_eq!(grants[0].bytes_per_second, Some(250));
+    }
+    assert_eq!(bench.acquire("w3", 4), []);
+}
+
+#[test]
+fn a_second_job_gets_its_share_of_the_workers() {
+    let mut bench = Bench::running(50);
+    let second = JobId::from_parts(8, 8);
+    bench.ask(|ticket| Event::Submit { ticket, job: second, name: "b".into(), script: "{}".into() });
+    bench.tell(Event::Planned { job: second, result: Ok(Box::new(plan(50, 0))) });
+    let jobs: Vec<JobId> = bench.acquire("w1", 4).iter().map(|grant| grant.attempt.task.job).collect();
+    assert_eq!(jobs, [job(), second, job(), second]);
+}
+
+#[test]
+fn statements_run_one_by_one_and_their_place_is_saved_before_they_are_sent() {
+    let mut bench = Bench::new();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(1, 2))) });
+    assert_eq!(bench.job_state(), JobState::PreSql);
+    let at = InFlight { host: "fe1".into(), connection_id: 42 };
+    let place = at.clone();
+    let go = bench.ask(|ticket| Event::StatementReady { ticket, job: job(), at: place });
+    assert_eq!(go, Answer::SendStatement(true));
+    bench.restart();
+    let resumed = bench.actions.iter().any(
+        |action| matches!(action, Action::RunStatement { index: 0, in_flight: Some(found), .. } if *found == at),
+    );
+    assert!(resumed, "{:?}", bench.actions);
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    assert!(
+        bench
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::RunStatement { index: 1, in_flight: None, .. }))
+    );
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    assert_eq!(bench.job_state(), JobState::Running);
+}
+
+#[test]
+fn a_failed_post_statement_fails_the_job_with_all_rows_in_place() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let mut plan = plan(1, 0);
+    plan.post_sql.push("analyze".into());
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    let attempt = bench.one("w1");
+    bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+    assert!(!bench.actions.iter().any(|action| matches!(action, Action::RunStatement { .. })));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::PostSql);
+    let problem = Problem::new(Code::PostSqlFailed, "no");
+    bench.tell(Event::StatementDone { job: job(), result: Err(problem.clone()) });
+    assert_eq!(bench.job_state(), JobState::Failed);
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.rows_loaded, report.error.as_ref()), (9, Some(&problem)));
+}
+
+#[test]
+fn a_cancelled_job_rolls_forward_what_was_decided_and_grants_nothing_more() {
+    let mut bench = Bench::running(3);
+    let (decided, running) = (bench.one("w1"), bench.one("w1"));
+    bench.heartbeat("w1", &[decided, running], 1);
+    bench.report(decided, Outcome::Prepared(prepared(decided, 1)));
+    assert_eq!(bench.ask(|ticket| Event::Cancel { ticket, job: job() }), Answer::Accepted);
+    assert_eq!(bench.job_state(), JobState::Running);
+    assert_eq!(bench.acquire("w2", 4), []);
+    assert_eq!(bench.sweeps(), [running]);
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Cancelled);
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.tasks_succeeded, report.rows_loaded, report.labels_to_sweep), (1, 9, 2));
+    assert_eq!(report.error.as_ref().map(|error| error.code), Some(Code::Cancelled));
+}
+
+#[test]
+fn a_cancelled_statement_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(1, 1))) });
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    assert!(bench.actions.contains(&Action::StopStatement { job: job() }));
+    assert_eq!(bench.job_state(), JobState::PreSql);
+    bench.tell(Event::StatementDone { job: job(), result: Err(Problem::new(Code::PreSqlFailed, "stopped")) });
+    assert_eq!(bench.job_state(), JobState::Cancelled);
+}
+
+#[test]
+fn a_statement_of_a_cancelled_job_is_killed_after_a_restart() {
+    let mut bench = Bench::new();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(1, 1))) });
+    let at = InFlight { host: "fe1".into(), connection_id: 42 };
+    bench.ask(|ticket| Event::StatementReady { ticket, job: job(), at });
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    bench.restart();
+    assert!(matches!(&bench.actions[..], [Action::KillStatement { .. }]), "{:?}", bench.actions);
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    assert_eq!(bench.job_state(), JobState::Cancelled);
+}
+
+#[test]
+fn faults_of_a_plan_are_told_together_and_nothing_is_begun() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let problems =
+        vec![Problem::new(Code::UnknownColumn, "no column a"), Problem::new(Code::ColumnMismatch, "b")];
+    bench.tell(Event::Planned { job: job(), result: Err(problems) });
+    assert_eq!(bench.job_state(), JobState::Failed);
+    let error = bench.job().report().unwrap().error.clone().unwrap();
+    assert_eq!(error.code, Code::UnknownColumn);
+    assert!(error.message.starts_with("2 problems:"), "{error}");
+}
+
+#[test]
+fn an_aborted_commit_is_loaded_again_under_a_new_epoch() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+    let verdict = Verdict::Aborted { reason: "timeout by txn manager".into() };
+    bench.tell(Event::Committed { attempt, part: 0, verdict });
+    assert_eq!(bench.sweeps(), [attempt]);
+    bench.wait(Duration::from_secs(5));
+    let second = bench.one("w1");
+    assert_eq!(second.epoch, Epoch(2));
+    bench.actions.clear();
+    bench.report(second, Outcome::Prepared(prepared(second, 1)));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+}
+
+#[test]
+fn a_half_committed_or_forgotten_task_is_never_loaded_again() {
+    for verdict in [Verdict::Aborted { reason: "by hand".into() }, Verdict::Unknown] {
+        let mut bench = Bench::running(1);
+        let attempt = bench.one("w1");
+        bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+        bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
+        bench.tell(Event::Committed { attempt, part: 1, verdict });
+        assert_eq!(bench.job_state(), JobState::Failed);
+        let report = bench.job().report().unwrap();
+        assert_eq!((report.rows_read, report.rows_loaded, report.rows_filtered), (10, 9, 1));
+        let error = report.error.as_ref().unwrap();
+        assert!(error.hint.contains("SELECT COUNT(*) FROM `dw`.`orders` WHERE `id` IS NOT NULL"), "{error}");
+        assert!(error.message.contains(&Label::part("sl", attempt, 1).to_string()), "{error}");
+        assert_eq!(bench.acquire("w1", 4), []);
+    }
+}
+
+#[test]
+fn a_foreign_commit_of_a_dead_label_fails_the_job() {
+    let mut bench = Bench::running(2);
+    let attempt = bench.one("w1");
+    bench.report(attempt, failed(FailureClass::Transient, 1, false));
+    bench.tell(Event::Swept { attempt, fates: vec![Fate::Committed] });
+    assert_eq!(bench.job_state(), JobState::Failed);
+    assert_eq!(
+        bench.job().report().unwrap().error.as_ref().map(|error| error.code),
+        Some(Code::ForeignLabel)
+    );
+}
+
+#[test]
+fn a_draining_worker_gets_nothing() {
+    let mut bench = Bench::running(1);
+    let worker = WorkerInfo { draining: true, ..info("w1") };
+    let until = Millis(60_000);
+    let answer = bench.ask(|ticket| Event::Acquire { ticket, worker, free_slots: 4, until });
+    assert_eq!(answer, Answer::Granted { grants: Vec::new(), drain: true });
+}
+
+#[test]
+fn a_caller_that_has_gone_is_granted_nothing() {
+    let mut bench = Bench::new();
+    let until = Millis(60_000);
+    let ticket = bench.park(|ticket| Event::Acquire { ticket, worker: info("w1"), free_slots: 4, until });
+    bench.tell(Event::Gone { ticket });
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(1, 0))) });
+    assert_eq!(bench.job().counts().running, 0);
+}
+
+#[test]
+fn a_hundred_thousand_tasks_are_handed_out_without_a_scan() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let mut plan = plan(100_000, 0);
+    plan.concurrent = 2000;
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    assert_eq!(bench.acquire("w1", 2000).len(), 2000);
+}
+
+/// What the servers around the coordinator hold in a random walk.
+#[derive(Default)]
+struct World {
+    /// What each worker believes to hold.
+    held: BTreeMap<&'static str, Vec<AttemptKey>>,
+    /// Labels at StarRocks.
+    labels: BTreeMap<AttemptKey, Txn>,
+    /// Attempts ever granted, for late words.
+    granted: BTreeSet<AttemptKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Txn {
+    Prepared,
+    Aborted,
+    Committed,
+}
+
+const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
+
+impl World {
+    fn step(&mut self, bench: &mut Bench, choice: u8, seed: u8) {
+        let worker = WORKERS[usize::from(seed) % WORKERS.len()];
+        match choice % 12 {
+            0 | 1 => self.acquire(bench, worker, u32::from(seed % 3) + 1),
+            2 | 3 => self.prepare(bench, worker, seed),
+            4 => self.fail(bench, worker, seed),
+            5 => {
+                for worker in WORKERS {
+                    self.heartbeat(bench, worker);
+                }
+            }
+            6 => bench.wait(Duration::from_millis(u64::from(seed) * 100)),
+            7 | 8 => self.commit(bench, seed),
+            9 => self.sweep(bench),
+            10 => self.crash(bench, seed),
+            _ => self.late_word(bench, seed),
+        }
+    }
+
+    fn acquire(&mut self, bench: &mut Bench, worker: &'static str, slots: u32) {
+        for grant in bench.acquire(worker, slots) {
+            let attempt = grant.attempt;
+            assert!(self.granted.insert(attempt), "{attempt} was granted twice");
+            let committed = self.committed_epochs(attempt.task);
+            assert_eq!(committed, 0, "{attempt} was granted although the task is committed");
+            self.held.entry(worker).or_default().push(attempt);
+        }
+    }
+
+    fn take(&mut self, worker: &'static str, seed: u8) -> Option<AttemptKey> {
+        let held = self.held.entry(worker).or_default();
+        (!held.is_empty()).then(|| held.swap_remove(usize::from(seed) % held.len()))
+    }
+
+    fn prepare(&mut self, bench: &mut Bench, worker: &'static str, seed: u8) {
+        let Some(attempt) = self.take(worker, seed) else { return };
+        if self.labels.contains_key(&attempt) {
+            return; // the sweep was faster: the server refuses this worker
+        }
+        self.labels.insert(attempt, Txn::Prepared);
+        bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+    }
+
+    fn fail(&mut self, bench: &mut Bench, worker: &'static str, seed: u8) {
+        let Some(attempt) = self.take(worker, seed) else { return };
+        let outcome = match seed % 4 {
+            0 => failed(FailureClass::Distress, 1, false),
+            1 => Outcome::GivenBack { parts_begun: 0, all_rolled_back: true },
+            2 => failed(FailureClass::Transient, 1, false),
+            _ => return, // dies without a word
+        };
+        bench.report(attempt, outcome);
+    }
+
+    fn heartbeat(&mut self, bench: &mut Bench, worker: &'static str) {
+        let held = self.held.get(worker).cloned().unwrap_or_default();
+        let orders = bench.heartbeat(worker, &held, 1);
+        let stopped: BTreeSet<AttemptKey> =
+            orders.iter().filter(|order| !order.go_on).map(|order| order.attempt).collect();
+        self.held.entry(worker).or_default().retain(|attempt| !stopped.contains(attempt));
+    }
+
+    fn commit(&mut self, bench: &mut Bench, seed: u8) {
+        let commits = bench.commits();
+        let Some((attempt, part)) = commits.get(usize::from(seed) % commits.len().max(1)).copied() else {
+            return;
+        };
+        bench
+            .actions
+            .retain(|action| !matches!(action, Action::Commit { attempt: other, .. } if *other == attempt));
+        let verdict = self.commit_at_server(attempt, seed);
+        bench.tell(Event::Committed { attempt, part, verdict });
+    }
+
+    /// Now and then the server has aborted the transaction by itself.
+    fn commit_at_server(&mut self, attempt: AttemptKey, seed: u8) -> Verdict {
+        let label = self.labels.get_mut(&attempt).expect("only prepared labels are committed");
+        if *label == Txn::Prepared {
+            *label = if seed.is_multiple_of(16) { Txn::Aborted } else { Txn::Committed };
+        }
+        match label {
+            Txn::Committed => Verdict::Committed,
+            Txn::Aborted => Verdict::Aborted { reason: String::new() },
+            Txn::Prepared => unreachable!("decided above"),
+        }
+    }
+
+    fn sweep(&mut self, bench: &mut Bench) {
+        let Some(attempt) = bench.sweeps().pop() else { return };
+        bench
+            .actions
+            .retain(|action| !matches!(action, Action::Sweep { attempt: other, .. } if *other == attempt));
+        let label = self.labels.entry(attempt).or_insert(Txn::Aborted);
+        if *label == Txn::Prepared {
+            *label = Txn::Aborted;
+        }
+        let fate = if *label == Txn::Committed { Fate::Committed } else { Fate::Closed };
+        bench.tell(Event::Swept { attempt, fates: vec![fate] });
+    }
+
+    /// The coordinator dies: half of the time after a commit was carried out and before its answer was taken.
+    fn crash(&mut self, bench: &mut Bench, seed: u8) {
+        if seed.is_multiple_of(2)
+            && let Some((attempt, _)) = bench.commits().first().copied()
+        {
+            self.commit_at_server(attempt, seed);
+        }
+        bench.restart();
+    }
+
+    /// Somebody speaks under any old epoch; a repeated word of the live one is what a lost answer leads to.
+    fn late_word(&mut self, bench: &mut Bench, seed: u8) {
+        let count = self.granted.len().max(1);
+        let Some(attempt) = self.granted.iter().nth(usize::from(seed) % count).copied() else { return };
+        if self.labels.get(&attempt) == Some(&Txn::Prepared) {
+            bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+        } else if bench.state.leases().check(attempt).is_err() {
+            let before = bench.job().tasks().to_vec();
+            assert!(!bench.report(attempt, failed(FailureClass::Permanent, 1, false)));
+            assert_eq!(bench.job().tasks(), before, "a stale word changed a task");
+        }
+    }
+
+    fn committed_epochs(&self, task: TaskKey) -> usize {
+        self.labels.iter().filter(|(attempt, txn)| attempt.task == task && **txn == Txn::Committed).count()
+    }
+
+    fn check(&self, bench: &Bench) {
+        let job = bench.job();
+        let mut counts = job::Counts::default();
+        for (number, record) in (0u32..).zip(job.tasks()) {
+            let task = TaskKey { job: super::tests::job(), task: TaskId(number) };
+            assert!(self.committed_epochs(task) <= 1, "task {number} is committed twice");
+            let lease = bench.state.leases().get(task);
+            assert_eq!(lease.is_some(), record.standing == Standing::Running, "task {number}: {record:?}");
+            assert!(lease.is_none_or(|lease| lease.epoch == record.epoch));
+            match record.standing {
+                Standing::Waiting => counts.waiting += 1,
+                Standing::Running => counts.running += 1,
+                Standing::Committing { .. } => counts.committing += 1,
+                Standing::Done { .. } => counts.done += 1,
+                Standing::Failed { .. } => counts.failed += 1,
+            }
+            if matches!(record.standing, Standing::Done { .. }) {
+                assert_eq!(self.committed_epochs(task), 1, "task {number} is done and not committed");
+            }
+            if matches!(record.standing, Standing::Running | Standing::Committing { .. }) {
+                let live = AttemptKey { task, epoch: record.epoch };
+                assert!(
+                    bench.state.sweeps().get(live).is_none() || job.state().is_final(),
+                    "{live} is swept alive"
+                );
+            }
+        }
+        assert_eq!(job.counts(), counts);
+        assert_eq!(job.queue().running(), counts.running);
+        let saved = store::decode(bench.saved.clone().into_iter().collect()).unwrap();
+        let stored = &saved.jobs[&super::tests::job()];
+        assert_eq!(&stored.record, job.record());
+        for (number, record) in (0u32..).zip(job.tasks()) {
+            assert_eq!(
+                stored.tasks.get(&number).unwrap_or(&TaskRecord::default()),
+                record,
+                "what is saved is what is"
+            );
+        }
+    }
+
+    /// Lets the job come to its end without further accidents.
+    fn finish(&mut self, bench: &mut Bench) {
+        for round in 0..200 {
+            if bench.job_state().is_final() {
+                return;
+            }
+            for worker in WORKERS {
+                self.acquire(bench, worker, 4);
+                while !self.held.entry(worker).or_default().is_empty() {
+                    self.prepare(bench, worker, 1);
+                }
+            }
+            while !bench.commits().is_empty() {
+                self.commit(bench, 1);
+            }
+            while !bench.sweeps().is_empty() {
+                self.sweep(bench);
+            }
+            bench.wait(Duration::from_secs(20));
+            assert!(round < 199, "the job does not end: {:?}", bench.job().counts());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_happens_no_task_is_committed_twice(
+        tasks in 1u32..6,
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>()), 0..120),
+    ) {
+        let mut bench = Bench::running(tasks);
+        let mut world = World::default();
+        for (choice, seed) in steps {
+            world.step(&mut bench, choice, seed);
+            world.check(&bench);
+        }
+        world.finish(&mut bench);
+        world.check(&bench);
+        let report = bench.job().report().expect("an ended job has a report").clone();
+        prop_assert_eq!(report.rows_read, report.rows_loaded + report.rows_filtered + report.rows_unselected);
+        let committed = world.labels.values().filter(|txn| **txn == Txn::Committed).count() as u64;
+        prop_assert_eq!(report.transactions, committed);
+        if report.state == JobState::Succeeded {
+            prop_assert_eq!(committed, u64::from(tasks));
+        }
+    }
+}
+
+#[test]
+fn equal_histories_give_equal_states() {
+    use std::hash::DefaultHasher;
+    let hash = |state: &State| {
+        let mut hasher = DefaultHasher::new();
+        state.hash(&mut hasher);
+        hasher.finish()
+    };
+    let (mut one, mut two) = (Bench::running(3), Bench::running(3));
+    assert_eq!(hash(&one.state), hash(&two.state));
+    let attempt = one.one("w1");
+    assert_ne!(hash(&one.state), hash(&two.state));
+    two.one("w1");
+    // What is only shown does not tell states apart.
+    let progress = Progress { rows_read: 5, ..Progress::default() };
+    one.ask(|ticket| Event::Heartbeat { ticket, worker: info("w1"), tasks: vec![(attempt, progress)] });
+    two.heartbeat("w1", &[attempt], 0);
+    assert_eq!(hash(&one.state), hash(&two.state));
+}

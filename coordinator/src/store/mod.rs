@@ -116,7 +116,7 @@ pub async fn save(store: &impl Store, changes: &[Change]) -> Result<(), StoreErr
     store.save(encode(changes)).await
 }
 
-fn encode(changes: &[Change]) -> Vec<Write> {
+pub(crate) fn encode(changes: &[Change]) -> Vec<Write> {
     let mut writes = vec![put("format".to_owned(), &FORMAT)];
     for change in changes {
         match change {
@@ -163,7 +163,7 @@ struct Pieces {
     report: Option<Arc<crate::report::Report>>,
 }
 
-fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreError> {
+pub(crate) fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreError> {
     let mut jobs: BTreeMap<JobId, Pieces> = BTreeMap::new();
     let mut journal = Journal::default();
     for (key, value) in pairs {
@@ -220,4 +220,117 @@ fn assemble(job: JobId, pieces: Pieces) -> Result<StoredJob, StoreError> {
 
 fn get<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(value).map_err(|source| StoreError::Corrupt { key: key.to_owned(), source })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::record::{JobRecord, StatementsRecord, SweepRecord, TaskRecord};
+    use starlift_common::ids::WorkerId;
+    use starlift_common::job::JobState;
+
+    fn pair(key: &str, value: Option<&str>) -> Write {
+        Write { key: key.into(), value: value.map(|text| text.as_bytes().to_vec()) }
+    }
+
+    /// What every backend must do. `open` opens the same place again after the store before was dropped.
+    async fn keeps_what_was_saved<S: Store>(open: impl Fn() -> S) {
+        let store = open();
+        assert_eq!(store.load().await.unwrap(), [], "a new store is empty");
+        store.save(vec![pair("b", Some("1")), pair("a", Some("2"))]).await.unwrap();
+        store.save(vec![pair("a", Some("3")), pair("b", None), pair("c", Some(""))]).await.unwrap();
+        let expected = [("a".to_owned(), b"3".to_vec()), ("c".to_owned(), Vec::new())];
+        assert_eq!(store.load().await.unwrap(), expected, "the last value counts, in the order of keys");
+        drop(store);
+        let store = open();
+        assert_eq!(store.load().await.unwrap(), expected, "it is there after opening again");
+        store.save(vec![pair("absent", None)]).await.unwrap();
+        let many: Vec<Write> = (0..5000).map(|number| pair(&format!("n/{number:06}"), Some("x"))).collect();
+        store.save(many).await.unwrap();
+        assert_eq!(store.load().await.unwrap().len(), 5002, "one save may be large");
+    }
+
+    #[tokio::test]
+    async fn the_file_store_keeps_what_was_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        keeps_what_was_saved(|| file::FileStore::open(&directory.path().join("state")).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_in_use_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = file::FileStore::open(directory.path()).unwrap();
+        let error = file::FileStore::open(directory.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }));
+        assert_eq!(error.problem().code, Code::StoreFailed);
+    }
+
+    fn attempt(task: u32) -> AttemptKey {
+        AttemptKey { task: TaskKey { job: JobId::from_parts(1, 2), task: TaskId(task) }, epoch: Epoch(3) }
+    }
+
+    fn changes(plan: &Arc<Plan>) -> Vec<Change> {
+        let job = attempt(0).task.job;
+        let record = JobRecord {
+            name: "orders".into(),
+            submitted_at: UnixMillis(5),
+            state: JobState::Running,
+            ending: None,
+            phases: Vec::new(),
+            statements: StatementsRecord::default(),
+            warnings: vec!["w".into()],
+        };
+        let sweep =
+            SweepRecord { worker: WorkerId("w1".into()), parts: 2, stopped: false, closed_at: UnixMillis(9) };
+        vec![
+            Change::Script(job, "{\"type\": \"job\"}".into()),
+            Change::Plan(job, plan.clone()),
+            Change::Task(attempt(2500).task, TaskRecord { epoch: Epoch(3), ..TaskRecord::default() }),
+            Change::Sweep(attempt(1), sweep.clone()),
+            Change::Sweep(attempt(2), sweep),
+            Change::Swept(attempt(2)),
+            Change::Job(job, record),
+        ]
+    }
+
+    fn pairs(writes: Vec<Write>) -> Vec<(String, Vec<u8>)> {
+        let mut pairs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for Write { key, value } in writes {
+            match value {
+                Some(value) => pairs.insert(key, value),
+                None => pairs.remove(&key),
+            };
+        }
+        pairs.into_iter().collect()
+    }
+
+    #[test]
+    fn a_journal_is_read_as_it_was_written() {
+        let plan = Arc::new(crate::state::tests::plan(5000, 0));
+        let journal = decode(pairs(encode(&changes(&plan)))).unwrap();
+        let job = &journal.jobs[&attempt(0).task.job];
+        assert_eq!(job.plan.as_ref(), Some(&plan));
+        assert_eq!(&*job.script, "{\"type\": \"job\"}");
+        assert_eq!(job.tasks[&2500].epoch, Epoch(3));
+        assert_eq!(journal.sweeps.keys().collect::<Vec<_>>(), [&attempt(1)]);
+    }
+
+    #[test]
+    fn a_task_stays_small() {
+        let record = crate::state::tests::done_record();
+        let bytes = serde_json::to_vec(&record).unwrap().len();
+        assert!(bytes < 600, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_damaged_or_newer_journal_is_refused() {
+        let damaged = decode(vec![("job/x".into(), b"{}".to_vec())]);
+        assert!(matches!(damaged, Err(StoreError::UnknownKey { .. })));
+        let newer = decode(vec![("format".into(), b"99".to_vec())]);
+        assert!(matches!(newer, Err(StoreError::Format { found: 99 })));
+        let job = attempt(0).task.job;
+        let half = decode(vec![(format!("script/{job}"), b"\"x\"".to_vec())]);
+        assert!(matches!(half, Err(StoreError::Incomplete { part: "record", .. })));
+    }
 }
