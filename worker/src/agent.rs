@@ -26,6 +26,8 @@ use crate::copy::{self, End, Tools};
 
 /// How long a call for work may wait at the coordinator.
 const ACQUIRE_WAIT: Duration = Duration::from_secs(15);
+/// Between an empty answer and the next question.
+const ACQUIRE_PAUSE: Duration = Duration::from_millis(100);
 /// What such a call may take on top of that.
 const ACQUIRE_GRACE: Duration = Duration::from_secs(10);
 const HEARTBEAT_PATIENCE_MAX: Duration = Duration::from_secs(5);
@@ -190,7 +192,9 @@ impl Agent {
                 return;
             }
         };
-        self.acquire_pace.answered(now());
+        // An empty answer should have been waited for; one that came at once must not be asked for in a tight loop.
+        let pause = if reply.grants.is_empty() { ACQUIRE_PAUSE } else { Duration::ZERO };
+        self.acquire_pace.answered(now() + pause);
         self.set_ready(true);
         for grant in reply.grants {
             match Grant::try_from(grant) {

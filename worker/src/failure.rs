@@ -10,6 +10,9 @@ use starlift_remote::starrocks::client::CallError;
 use crate::encode::{Collision, EncodeError};
 use crate::source::ReadError;
 
+/// Lines of a server's log that a message quotes.
+const LOG_LINES: usize = 3;
+
 /// Why an attempt ended without all its rows in prepared transactions.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -100,12 +103,19 @@ fn call_problem(call: &str, label: &Label, error: &CallError, log: &str, target:
             "mend the rows or the target's types; loadProps max_filter_ratio lets a share of them go".into();
     }
     problem.message = format!("{call} of {label}: {}", problem.message);
-    let log = log.trim();
+    let log = first_lines(log);
     if !log.is_empty() {
         problem.message = format!("{}; the server's log begins: {log}", problem.message);
     }
     problem.place = format!("{} {target}", problem.place).trim_start().to_owned();
     problem
+}
+
+/// The beginning of a server's log, fit for one line: the rows in it hold delimiters of ours.
+fn first_lines(log: &str) -> String {
+    let lines = log.lines().filter(|line| !line.trim().is_empty()).take(LOG_LINES);
+    let visible = |line: &str| line.trim().replace(char::is_control, " ");
+    lines.map(visible).collect::<Vec<_>>().join(" | ")
 }
 
 fn row_problem(error: EncodeError, key: Option<&str>, read: &ReadSpec, load: &LoadSpec) -> Problem {
@@ -137,5 +147,16 @@ fn row_problem(error: EncodeError, key: Option<&str>, read: &ReadSpec, load: &Lo
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         Self::Read(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_log_is_quoted_on_one_line() {
+        let log = "Error: bad. Row: 1\u{1}abc\n\nError: worse. Row: 2\u{1}x\nthird\nfourth\n";
+        assert_eq!(first_lines(log), "Error: bad. Row: 1 abc | Error: worse. Row: 2 x | third");
     }
 }

@@ -370,3 +370,196 @@ async fn feed(
 fn lost_reader() -> Failure {
     Failure::Internal("the reading side ended without saying that all rows were read".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
+
+    use super::*;
+    use crate::encode::ladder::Rung;
+    use crate::segment::SegmentPool;
+    use crate::testing::{FakeStarrocks, load_spec};
+
+    /// An attempt on a fake server, with everything a loader borrows.
+    struct Stage {
+        server: FakeStarrocks,
+        client: Client,
+        spec: LoadSpec,
+        control: Control,
+        metrics: Metrics,
+        cut: Notify,
+    }
+
+    impl Stage {
+        async fn set() -> Self {
+            let server = FakeStarrocks::start().await;
+            let client = server.client();
+            let control = Control::new(None);
+            control.confirm();
+            Self { server, client, spec: load_spec(), control, metrics: Metrics::new(1), cut: Notify::new() }
+        }
+
+        fn ledger(&self) -> Ledger<'_> {
+            let task = TaskKey { job: JobId::from_parts(1, 1), task: TaskId(0) };
+            Ledger::new(&self.spec, AttemptKey { task, epoch: Epoch(1) })
+        }
+
+        async fn run(
+            &self,
+            ledger: &mut Ledger<'_>,
+            pieces: mpsc::Receiver<Piece>,
+        ) -> Result<Vec<PreparedPart>, Failure> {
+            let times = TxnTimes::new(&self.spec, 0, None, Duration::from_secs(15));
+            let form = Rung::Planned.form(&self.spec, [0; 32]);
+            let loader = Loader {
+                client: &self.client,
+                spec: &self.spec,
+                headers: LoadHeaders::new(&self.spec, &form, times).expect("plain headers"),
+                times,
+                control: &self.control,
+                metrics: &self.metrics,
+                clock: crate::agent::now,
+            };
+            loader.run(ledger, pieces, &self.cut).await
+        }
+    }
+
+    fn rows(count: usize) -> Piece {
+        let mut segment = SegmentPool::new(0).take();
+        segment.bytes.resize(count, 2);
+        Piece::Segment(segment)
+    }
+
+    fn end(rows: u64) -> Piece {
+        Piece::End(BatchSize { rows, bytes: rows })
+    }
+
+    fn script(pieces: impl IntoIterator<Item = Piece>) -> mpsc::Receiver<Piece> {
+        let (sender, receiver) = mpsc::channel(16);
+        for piece in pieces {
+            sender.try_send(piece).expect("room for a short script");
+        }
+        receiver
+    }
+
+    #[tokio::test]
+    async fn batches_go_into_one_transaction_that_is_prepared_at_the_end() {
+        let stage = Stage::set().await;
+        let mut ledger = stage.ledger();
+        let pieces = script([rows(2), rows(1), end(3), rows(1), end(1), Piece::Finish]);
+        let parts = stage.run(&mut ledger, pieces).await.expect("prepared");
+        assert_eq!(stage.server.calls(), ["begin 0", "load 0", "load 0", "prepare 0"]);
+        assert_eq!((parts.len(), parts[0].rows_sent, parts[0].rows_loaded, parts[0].loads), (1, 4, 4, 2));
+        assert_eq!((parts[0].txn_id, ledger.parts_begun()), (7, 1));
+        assert_eq!(stage.control.progress.get().rows_sent, 4);
+    }
+
+    #[tokio::test]
+    async fn without_rows_nothing_begins() {
+        let stage = Stage::set().await;
+        let parts = stage.run(&mut stage.ledger(), script([Piece::Finish])).await.expect("nothing to do");
+        assert_eq!((parts, stage.server.calls()), (vec![], vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_full_part_is_prepared_and_the_next_one_has_another_label() {
+        let mut stage = Stage::set().await;
+        stage.spec.max_part_bytes = 2;
+        let pieces = script([rows(2), end(2), rows(1), end(1), Piece::Finish]);
+        let parts = stage.run(&mut stage.ledger(), pieces).await.expect("prepared");
+        assert_eq!(
+            stage.server.calls(),
+            ["begin 0", "load 0", "prepare 0", "begin 1", "load 1", "prepare 1"]
+        );
+        assert_eq!(parts.iter().map(|part| part.rows_sent).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_before_the_lease_is_confirmed() {
+        let mut stage = Stage::set().await;
+        stage.control = Control::new(None);
+        let mut ledger = stage.ledger();
+        let mut run = pin!(stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])));
+        assert!(timeout(Duration::from_millis(50), &mut run).await.is_err());
+        assert!(stage.server.calls().is_empty());
+        stage.control.confirm();
+        assert!(run.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn rows_that_the_server_does_not_account_for_fail_the_attempt() {
+        let stage = Stage::set().await;
+        let mut ledger = stage.ledger();
+        let failure = stage.run(&mut ledger, script([rows(2), end(3), Piece::Finish])).await;
+        assert!(matches!(failure, Err(Failure::Counts { sent: 3, accounted: 2, .. })), "{failure:?}");
+        assert!(ledger.roll_back(&stage.client).await);
+    }
+
+    #[tokio::test]
+    async fn a_label_that_exists_is_not_ours_and_is_left_alone() {
+        let stage = Stage::set().await;
+        stage.server.answer_next(
+            "begin",
+            200,
+            r#"{"Status":"Fail","Message":"Label [x] has already been used."}"#,
+        );
+        let mut ledger = stage.ledger();
+        let failure = stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await;
+        assert!(matches!(failure, Err(Failure::ForeignLabel { .. })), "{failure:?}");
+        assert!(ledger.roll_back(&stage.client).await);
+        assert_eq!((stage.server.calls(), ledger.parts_begun()), (vec!["begin 0".to_owned()], 0));
+    }
+
+    #[tokio::test]
+    async fn a_lost_prepare_answer_is_rolled_back_and_tried_again_by_another_attempt() {
+        let stage = Stage::set().await;
+        stage.server.answer_next("prepare", 502, "<html>");
+        let mut ledger = stage.ledger();
+        let failure =
+            stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await.expect_err("in doubt");
+        assert_eq!(failure.class(), starlift_common::retry::FailureClass::Transient);
+        assert!(ledger.roll_back(&stage.client).await);
+        assert_eq!(stage.server.calls().last().map(String::as_str), Some("rollback 0"));
+        assert_eq!(ledger.parts_begun(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_rollback_without_an_answer_is_believed_only_when_the_state_says_so() {
+        let stage = Stage::set().await;
+        stage.server.answer_next("load", 200, r#"{"Status":"INTERNAL_ERROR","Message":"rpc failed"}"#);
+        let mut ledger = stage.ledger();
+        assert!(stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await.is_err());
+        // Done, but not said: the label's state tells.
+        stage.server.answer_next("rollback", 502, "<html>");
+        assert!(ledger.roll_back(&stage.client).await);
+        assert_eq!(stage.server.calls(), ["begin 0", "load 0", "rollback 0"]);
+    }
+
+    #[tokio::test]
+    async fn an_ageing_part_asks_for_the_end_of_the_batch_and_is_prepared() {
+        let mut stage = Stage::set().await;
+        stage.spec.timeout_s = Some(1);
+        let (sender, receiver) = mpsc::channel(16);
+        let reading = async {
+            sender.send(rows(1)).await.expect("it listens");
+            stage.cut.notified().await;
+            sender.send(end(1)).await.expect("it listens");
+            sender.send(rows(1)).await.expect("it listens");
+            sender.send(end(1)).await.expect("it listens");
+            sender.send(Piece::Finish).await.expect("it listens");
+        };
+        let mut ledger = stage.ledger();
+        let (parts, ()) = tokio::join!(stage.run(&mut ledger, receiver), reading);
+        assert_eq!(parts.expect("prepared").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_never_makes_a_part() {
+        let stage = Stage::set().await;
+        let mut ledger = stage.ledger();
+        assert!(stage.run(&mut ledger, script([rows(1), end(1)])).await.is_err());
+        assert!(stage.run(&mut ledger, script([rows(1)])).await.is_err());
+        assert!(!stage.server.calls().iter().any(|call| call.starts_with("prepare")));
+        assert!(ledger.roll_back(&stage.client).await);
+    }
+}
