@@ -4,7 +4,6 @@
 
 mod be;
 mod catalog;
-mod catalog;
 mod cluster;
 mod config;
 mod context;
@@ -25,7 +24,6 @@ mod params;
 mod plan;
 mod receive;
 mod render;
-mod sql;
 mod sql;
 pub mod store;
 mod stream_load;
