@@ -71,19 +71,14 @@ impl Node {
     /// Keeps the lines and returns their ErrorURL; `None` without lines.
     pub(crate) fn error_url(&self, lines: &[String]) -> Option<String> {
         let file = self.backend().error_logs.keep(lines)?;
-        Some(format!(
-            "http://{}/api/_load_error_log?file={file}",
-            self.backend().advertised
-        ))
+        Some(format!("http://{}/api/_load_error_log?file={file}", self.backend().advertised))
     }
 
     fn update_config(&self, query: Option<&str>) -> Response<Full<Bytes>> {
         let max_mb = http::query_parameter(query, "streaming_load_max_mb").and_then(|text| text.parse().ok());
         match max_mb {
             Some(max_mb) => {
-                self.backend()
-                    .streaming_load_max_mb
-                    .store(max_mb, Ordering::Relaxed);
+                self.backend().streaming_load_max_mb.store(max_mb, Ordering::Relaxed);
                 http::json(&json!({"status": "OK", "msg": ""}))
             }
             None => http::json(&json!({"status": "BAD", "msg": "no such mutable config"})),

@@ -85,12 +85,7 @@ pub(crate) struct Requests(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Requests {
     pub(crate) fn count(&self, operation: &'static str) {
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(operation)
-            .or_default() += 1;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += 1;
     }
 
     pub(crate) fn all(&self) -> BTreeMap<&'static str, u64> {
@@ -116,22 +111,13 @@ pub(crate) struct BeginRpc<'a> {
 
 impl Cluster {
     pub(crate) fn new(config: Config, store: Store, frontends: Vec<Port>, backends: Vec<Port>) -> Arc<Self> {
-        let frontends = frontends
-            .into_iter()
-            .map(|port| Frontend {
-                port,
-                up: AtomicBool::new(true),
-            })
-            .collect();
+        let frontends =
+            frontends.into_iter().map(|port| Frontend { port, up: AtomicBool::new(true) }).collect();
         let backends: Vec<Backend> = backends
             .into_iter()
             .enumerate()
             .map(|(place, port)| Backend {
-                advertised: config
-                    .advertised_be
-                    .get(place)
-                    .cloned()
-                    .unwrap_or_else(|| port.addr.to_string()),
+                advertised: config.advertised_be.get(place).cloned().unwrap_or_else(|| port.addr.to_string()),
                 port,
                 up: AtomicBool::new(true),
                 contexts: Contexts::default(),
@@ -184,9 +170,7 @@ impl Cluster {
         let mut leader = self.lead();
         let count = self.backends.len();
         let start = leader.next_backend;
-        let found = (start..start + count)
-            .map(|place| place % count)
-            .find(|place| leader.alive[*place])?;
+        let found = (start..start + count).map(|place| place % count).find(|place| leader.alive[*place])?;
         leader.next_backend = found + 1;
         Some(found)
     }
@@ -196,22 +180,14 @@ impl Cluster {
         let backend = self.next_backend()?;
         let now = self.now();
         let mut leader = self.lead();
-        leader
-            .nodes
-            .retain(|_, node| now.saturating_sub(node.used) < NODE_CACHE_TTL);
+        leader.nodes.retain(|_, node| now.saturating_sub(node.used) < NODE_CACHE_TTL);
         if leader.nodes.len() >= NODE_CACHE_MAX
-            && let Some(oldest) = leader
-                .nodes
-                .iter()
-                .min_by_key(|(_, node)| node.used)
-                .map(|(key, _)| key.clone())
+            && let Some(oldest) =
+                leader.nodes.iter().min_by_key(|(_, node)| node.used).map(|(key, _)| key.clone())
         {
             leader.nodes.remove(&oldest);
         }
-        leader.nodes.insert(
-            (db.to_owned(), label.to_owned()),
-            RememberedNode { backend, used: now },
-        );
+        leader.nodes.insert((db.to_owned(), label.to_owned()), RememberedNode { backend, used: now });
         Some(backend)
     }
 
@@ -241,24 +217,14 @@ impl Cluster {
             "stream_load_task:{}, label:{}, error_msg:cancel stream task for exception: {}",
             leader.next_task, rpc.begin.label, refused.message
         );
-        Err(BeginRefused {
-            code: "ANALYSIS_ERROR",
-            message,
-            existing_job_status: None,
-        })
+        Err(BeginRefused { code: "ANALYSIS_ERROR", message, existing_job_status: None })
     }
 
     fn try_begin(&self, rpc: &BeginRpc<'_>) -> Result<i64, BeginRefused> {
-        let analysis = |message: String| BeginRefused {
-            code: "ANALYSIS_ERROR",
-            message,
-            existing_job_status: None,
-        };
+        let analysis =
+            |message: String| BeginRefused { code: "ANALYSIS_ERROR", message, existing_job_status: None };
         if !self.is_user(rpc.credentials) {
-            return Err(analysis(format!(
-                "Access denied for {}@{}",
-                rpc.credentials.0, rpc.client_ip
-            )));
+            return Err(analysis(format!("Access denied for {}@{}", rpc.credentials.0, rpc.client_ip)));
         }
         let Begin { db, table, .. } = rpc.begin;
         match self.store.table(db, table) {
@@ -271,17 +237,14 @@ impl Cluster {
             }
             Err(error) => return Err(analysis(error.to_string())),
         }
-        self.lead()
-            .txns
-            .begin(self.now(), &rpc.begin)
-            .map_err(|error| match &error {
-                BeginError::LabelUsed { finished, .. } => BeginRefused {
-                    code: "LABEL_ALREADY_EXISTS",
-                    message: error.to_string(),
-                    existing_job_status: Some(if *finished { "FINISHED" } else { "RUNNING" }),
-                },
-                _ => analysis(error.to_string()),
-            })
+        self.lead().txns.begin(self.now(), &rpc.begin).map_err(|error| match &error {
+            BeginError::LabelUsed { finished, .. } => BeginRefused {
+                code: "LABEL_ALREADY_EXISTS",
+                message: error.to_string(),
+                existing_job_status: Some(if *finished { "FINISHED" } else { "RUNNING" }),
+            },
+            _ => analysis(error.to_string()),
+        })
     }
 
     /// Runs one step of the state machine.
@@ -310,9 +273,8 @@ impl Cluster {
     pub(crate) fn publish(self: &Arc<Self>, id: i64) {
         let cluster = self.clone();
         tokio::spawn(async move {
-            let label = cluster
-                .with_txns(|txns, _| txns.get(id).map(|txn| txn.label.clone()))
-                .unwrap_or_default();
+            let label =
+                cluster.with_txns(|txns, _| txns.get(id).map(|txn| txn.label.clone())).unwrap_or_default();
             let _ = cluster.faults.strike(Op::Publish, &label).await;
             if cluster.config.publish_delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(cluster.config.publish_delay_ms)).await;
@@ -360,10 +322,7 @@ impl Cluster {
     pub(crate) async fn frontend_down(&self, frontend: usize) {
         self.frontends[frontend].up.store(false, Ordering::SeqCst);
         self.frontends[frontend].port.close().await;
-        let next = self
-            .frontends
-            .iter()
-            .position(|frontend| frontend.up.load(Ordering::SeqCst));
+        let next = self.frontends.iter().position(|frontend| frontend.up.load(Ordering::SeqCst));
         if let Some(next) = next.filter(|_| self.leader_index() == frontend) {
             self.lead_by(next);
         }
@@ -433,9 +392,8 @@ impl Cluster {
     /// Passes over timeouts and labels until the server stops.
     pub(crate) async fn keep_time(self: Arc<Self>) {
         let mut timeouts = tokio::time::interval(Duration::from_millis(self.config.timeout_check_ms.max(1)));
-        let mut labels = tokio::time::interval(Duration::from_secs(
-            self.config.transaction_clean_interval_second.max(1),
-        ));
+        let mut labels =
+            tokio::time::interval(Duration::from_secs(self.config.transaction_clean_interval_second.max(1)));
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -493,9 +451,7 @@ impl Cluster {
 
 impl Backend {
     fn host(&self) -> &str {
-        self.advertised
-            .rsplit_once(':')
-            .map_or(self.advertised.as_str(), |(host, _)| host)
+        self.advertised.rsplit_once(':').map_or(self.advertised.as_str(), |(host, _)| host)
     }
 
     fn http_port(&self) -> u16 {
@@ -513,44 +469,30 @@ fn millis(duration: Duration) -> i64 {
 impl ClusterView for Cluster {
     fn frontends(&self) -> Vec<FrontendView> {
         let leader = self.leader_index();
-        let views = self
-            .frontends
-            .iter()
-            .enumerate()
-            .map(|(place, frontend)| FrontendView {
-                host: frontend.port.addr.ip().to_string(),
-                http_port: frontend.port.addr.port(),
-                query_port: self.mysql_port.get().copied().unwrap_or(0),
-                leader: place == leader,
-                alive: frontend.up.load(Ordering::SeqCst),
-            });
+        let views = self.frontends.iter().enumerate().map(|(place, frontend)| FrontendView {
+            host: frontend.port.addr.ip().to_string(),
+            http_port: frontend.port.addr.port(),
+            query_port: self.mysql_port.get().copied().unwrap_or(0),
+            leader: place == leader,
+            alive: frontend.up.load(Ordering::SeqCst),
+        });
         views.collect()
     }
 
     fn backends(&self) -> Vec<BackendView> {
         let alive = self.lead().alive.clone();
-        let views = self
-            .backends
-            .iter()
-            .zip(alive)
-            .zip(10_001..)
-            .map(|((backend, alive), id)| BackendView {
-                id,
-                host: backend.host().to_owned(),
-                http_port: backend.http_port(),
-                alive,
-            });
+        let views = self.backends.iter().zip(alive).zip(10_001..).map(|((backend, alive), id)| BackendView {
+            id,
+            host: backend.host().to_owned(),
+            http_port: backend.http_port(),
+            alive,
+        });
         views.collect()
     }
 
     fn transactions(&self, db: &str) -> Vec<TxnView> {
         let leader = self.lead();
-        leader
-            .txns
-            .all()
-            .filter(|txn| txn.db == db)
-            .map(|txn| self.view(txn))
-            .collect()
+        leader.txns.all().filter(|txn| txn.db == db).map(|txn| self.view(txn)).collect()
     }
 
     fn transaction(&self, txn_id: i64) -> Option<TxnView> {
@@ -566,38 +508,21 @@ impl ClusterView for Cluster {
         vec![
             ("label_keep_max_num", limits.label_keep_max_num.to_string()),
             ("label_keep_max_second", limits.label_keep_max_second.to_string()),
-            (
-                "max_running_txn_num_per_db",
-                limits.max_running_txn_num_per_db.to_string(),
-            ),
-            (
-                "max_stream_load_timeout_second",
-                limits.max_stream_load_timeout_second.to_string(),
-            ),
-            (
-                "min_load_timeout_second",
-                limits.min_load_timeout_second.to_string(),
-            ),
+            ("max_running_txn_num_per_db", limits.max_running_txn_num_per_db.to_string()),
+            ("max_stream_load_timeout_second", limits.max_stream_load_timeout_second.to_string()),
+            ("min_load_timeout_second", limits.min_load_timeout_second.to_string()),
             (
                 "prepared_transaction_default_timeout_second",
                 limits.prepared_transaction_default_timeout_second.to_string(),
             ),
-            (
-                "stream_load_default_timeout_second",
-                limits.stream_load_default_timeout_second.to_string(),
-            ),
-            (
-                "transaction_clean_interval_second",
-                self.config.transaction_clean_interval_second.to_string(),
-            ),
+            ("stream_load_default_timeout_second", limits.stream_load_default_timeout_second.to_string()),
+            ("transaction_clean_interval_second", self.config.transaction_clean_interval_second.to_string()),
         ]
     }
 
     fn set_frontend_config(&self, name: &str, value: &str) -> Result<(), String> {
-        let number: u64 = value
-            .trim()
-            .parse()
-            .map_err(|_| format!("Invalid config value '{value}' of '{name}'"))?;
+        let number: u64 =
+            value.trim().parse().map_err(|_| format!("Invalid config value '{value}' of '{name}'"))?;
         let mut leader = self.lead();
         let limits = &mut leader.txns.limits;
         let count = usize::try_from(number).unwrap_or(usize::MAX);

@@ -127,11 +127,7 @@ impl Default for Config {
 impl Config {
     /// `frontends` and `backends` on free ports of the loopback.
     pub fn nodes(frontends: usize, backends: usize) -> Self {
-        Self {
-            fe_http: vec![any_port(); frontends],
-            be_http: vec![any_port(); backends],
-            ..Self::default()
-        }
+        Self { fe_http: vec![any_port(); frontends], be_http: vec![any_port(); backends], ..Self::default() }
     }
 
     pub(crate) fn limits(&self) -> Limits {

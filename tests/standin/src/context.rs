@@ -78,10 +78,7 @@ impl Contexts {
     /// Removes the context of this transaction; a later one under the same label stays.
     pub(crate) fn remove(&self, context: &Context) {
         let mut contexts = self.lock();
-        if contexts
-            .get(&context.label)
-            .is_some_and(|held| held.txn == context.txn)
-        {
+        if contexts.get(&context.label).is_some_and(|held| held.txn == context.txn) {
             contexts.remove(&context.label);
         }
     }
@@ -118,18 +115,10 @@ impl Context {
     fn overdue(&self, now: Duration) -> Option<String> {
         let mut work = self.work.try_lock().ok()?;
         let reason = if now.saturating_sub(self.begun) > self.timeout {
-            format!(
-                "transaction is aborted by timeout {} seconds.",
-                self.timeout.as_secs()
-            )
+            format!("transaction is aborted by timeout {} seconds.", self.timeout.as_secs())
         } else {
-            let idle = self
-                .idle_timeout
-                .filter(|idle| now.saturating_sub(work.last_active) > *idle)?;
-            format!(
-                "transaction is aborted by idle timeout {} seconds.",
-                idle.as_secs()
-            )
+            let idle = self.idle_timeout.filter(|idle| now.saturating_sub(work.last_active) > *idle)?;
+            format!("transaction is aborted by idle timeout {} seconds.", idle.as_secs())
         };
         work.closed = true;
         Some(reason)
@@ -159,18 +148,12 @@ impl ErrorLogs {
         {
             logs.by_name.remove(&oldest);
         }
-        logs.by_name
-            .insert(name.clone(), Bytes::from(lines.join("\n") + "\n"));
+        logs.by_name.insert(name.clone(), Bytes::from(lines.join("\n") + "\n"));
         logs.order.push_back(name.clone());
         Some(name)
     }
 
     pub(crate) fn read(&self, name: &str) -> Option<Bytes> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_name
-            .get(name)
-            .cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
     }
 }

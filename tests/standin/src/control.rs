@@ -37,22 +37,17 @@ use crate::view::ClusterView;
 
 /// Opens the control port.
 pub(crate) fn serve(cluster: &Arc<Cluster>, port: &Port, listener: TcpListener) {
-    let handler = http::shared(
-        cluster.clone(),
-        |cluster, request: Request<Incoming>, _peer| async move {
-            let (head, body) = request.into_parts();
-            let body = match body.collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(_) => return Answer::Cut,
-            };
-            let path = http::segments(head.uri.path());
-            let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            let answered = route(&cluster, &head.method, &path, head.uri.query(), body).await;
-            answered
-                .unwrap_or_else(|refused| http::json_with(refused.0, &json!({"error": refused.1})))
-                .into()
-        },
-    );
+    let handler = http::shared(cluster.clone(), |cluster, request: Request<Incoming>, _peer| async move {
+        let (head, body) = request.into_parts();
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => return Answer::Cut,
+        };
+        let path = http::segments(head.uri.path());
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let answered = route(&cluster, &head.method, &path, head.uri.query(), body).await;
+        answered.unwrap_or_else(|refused| http::json_with(refused.0, &json!({"error": refused.1}))).into()
+    });
     port.serve(listener, handler);
 }
 
@@ -82,9 +77,7 @@ async fn route(
             cluster.faults.clear();
             done()
         }
-        ["faults"] => Ok(http::json(
-            &json!({"rules": cluster.faults.list(), "held": cluster.faults.held()}),
-        )),
+        ["faults"] => Ok(http::json(&json!({"rules": cluster.faults.list(), "held": cluster.faults.held()}))),
         ["faults", "release"] if post => {
             cluster.faults.release();
             done()
@@ -94,16 +87,11 @@ async fn route(
             done()
         }
         ["fe", place, "down"] if post => {
-            cluster
-                .frontend_down(index(place, cluster.frontends.len())?)
-                .await;
+            cluster.frontend_down(index(place, cluster.frontends.len())?).await;
             done()
         }
         ["fe", place, "up"] if post => {
-            cluster
-                .frontend_up(index(place, cluster.frontends.len())?)
-                .await
-                .map_err(Refused::bad)?;
+            cluster.frontend_up(index(place, cluster.frontends.len())?).await.map_err(Refused::bad)?;
             done()
         }
         ["be", place, "down"] if post => {
@@ -116,10 +104,7 @@ async fn route(
             done()
         }
         ["be", place, "up"] if post => {
-            cluster
-                .backend_up(index(place, cluster.backends.len())?)
-                .await
-                .map_err(Refused::bad)?;
+            cluster.backend_up(index(place, cluster.backends.len())?).await.map_err(Refused::bad)?;
             done()
         }
         ["evict_labels"] if post => {
@@ -145,18 +130,14 @@ fn done() -> Result<Reply, Refused> {
 fn index(text: &str, count: usize) -> Result<usize, Refused> {
     match text.parse() {
         Ok(place) if place < count => Ok(place),
-        _ => Err(Refused::bad(format!(
-            "no node {text}; there are {count}, counted from 0"
-        ))),
+        _ => Err(Refused::bad(format!("no node {text}; there are {count}, counted from 0"))),
     }
 }
 
 fn state(cluster: &Cluster) -> Reply {
     let transactions = cluster.all_transactions();
-    let open = transactions
-        .iter()
-        .filter(|txn| matches!(txn.state, "PREPARE" | "PREPARED" | "COMMITTED"))
-        .count();
+    let open =
+        transactions.iter().filter(|txn| matches!(txn.state, "PREPARE" | "PREPARED" | "COMMITTED")).count();
     let frontends: Vec<Value> = cluster
         .frontends()
         .iter()
@@ -184,11 +165,8 @@ fn add_faults(cluster: &Cluster, body: &[u8]) -> Result<Reply, Refused> {
         Value::Array(values) => values,
         value => vec![value],
     };
-    let faults: Vec<Fault> = values
-        .into_iter()
-        .map(serde_json::from_value)
-        .collect::<Result<_, _>>()
-        .map_err(Refused::bad)?;
+    let faults: Vec<Fault> =
+        values.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(Refused::bad)?;
     faults.into_iter().for_each(|fault| cluster.faults.push(fault));
     done()
 }
@@ -206,9 +184,7 @@ async fn digest(cluster: &Cluster, query: Option<&str>) -> Result<Reply, Refused
 async fn fill(cluster: &Cluster, query: Option<&str>) -> Result<Reply, Refused> {
     let (db, table) = table_parameter(query)?;
     let rows = http::query_parameter(query, "rows").unwrap_or_default();
-    let rows: u64 = rows
-        .parse()
-        .map_err(|_| Refused::bad(format!("rows={rows} is not a number")))?;
+    let rows: u64 = rows.parse().map_err(|_| Refused::bad(format!("rows={rows} is not a number")))?;
     let store = cluster.store.clone();
     blocking(move || store.fill_demo(&db, &table, rows)).await?;
     done()

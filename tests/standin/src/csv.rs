@@ -26,10 +26,7 @@ impl Record<'_> {
     /// `None` is NULL: the whole field is `\N`.
     #[inline]
     pub(crate) fn field(&self, place: usize) -> Option<&[u8]> {
-        let text = self
-            .fields
-            .get(place)
-            .map_or(&[][..], |range| &self.text[range.clone()]);
+        let text = self.fields.get(place).map_or(&[][..], |range| &self.text[range.clone()]);
         (text != b"\\N").then_some(text)
     }
 }
@@ -85,11 +82,7 @@ impl CsvReader {
             joined.drain(..used);
             self.carry = joined;
         }
-        if self.carry.len() > RECORD_BYTES_MAX {
-            Err(RecordTooLong)
-        } else {
-            Ok(())
-        }
+        if self.carry.len() > RECORD_BYTES_MAX { Err(RecordTooLong) } else { Ok(()) }
     }
 
     /// The last record may lack its delimiter.
@@ -129,15 +122,10 @@ impl CsvReader {
             let text: &[u8] = if self.quoting.is_quoted() {
                 &self.cutter.unescaped
             } else {
-                self.cutter
-                    .cut_plain(raw, &self.separator, self.quoting.trim_space);
+                self.cutter.cut_plain(raw, &self.separator, self.quoting.trim_space);
                 raw
             };
-            row(&Record {
-                raw,
-                text,
-                fields: &self.cutter.fields,
-            });
+            row(&Record { raw, text, fields: &self.cutter.fields });
         }
         start
     }
@@ -235,32 +223,22 @@ impl Cutter {
 
     /// Takes what stands behind an escape byte; returns how many bytes that was.
     fn push_escaped(&mut self, rest: &[u8], separator: &[u8], delimiter: &[u8]) -> usize {
-        let length = [separator, delimiter]
-            .iter()
-            .find(|mark| rest.starts_with(mark))
-            .map_or(1, |mark| mark.len());
+        let length =
+            [separator, delimiter].iter().find(|mark| rest.starts_with(mark)).map_or(1, |mark| mark.len());
         self.unescaped.extend_from_slice(&rest[..length]);
         length
     }
 
     fn end_field(&mut self, start: usize, trim_space: bool) {
         let whole = start..self.unescaped.len();
-        self.fields.push(if trim_space {
-            trimmed(&self.unescaped, &whole)
-        } else {
-            whole
-        });
+        self.fields.push(if trim_space { trimmed(&self.unescaped, &whole) } else { whole });
     }
 }
 
 fn trimmed(text: &[u8], range: &Range<usize>) -> Range<usize> {
     let field = &text[range.clone()];
     let left = field.iter().take_while(|byte| **byte == b' ').count();
-    let right = field[left..]
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b' ')
-        .count();
+    let right = field[left..].iter().rev().take_while(|byte| **byte == b' ').count();
     range.start + left..range.end - right
 }
 
@@ -279,11 +257,8 @@ mod tests {
         let mut rows = Vec::new();
         let mut reader = CsvReader::new(separator.as_bytes(), delimiter.as_bytes(), quoting);
         let mut row = |record: &Record<'_>| {
-            let cells = (0..record.len()).map(|place| {
-                record
-                    .field(place)
-                    .map(|cell| String::from_utf8_lossy(cell).into())
-            });
+            let cells = (0..record.len())
+                .map(|place| record.field(place).map(|cell| String::from_utf8_lossy(cell).into()));
             rows.push(cells.collect());
         };
         for chunk in body.chunks(step) {
@@ -294,10 +269,7 @@ mod tests {
     }
 
     fn cells(texts: &[&str]) -> Vec<Option<String>> {
-        texts
-            .iter()
-            .map(|text| (*text != "\\N").then(|| (*text).to_owned()))
-            .collect()
+        texts.iter().map(|text| (*text != "\\N").then(|| (*text).to_owned())).collect()
     }
 
     #[test]
@@ -310,29 +282,18 @@ mod tests {
             cells(&["3", "", ""]),
         ];
         for step in 1..=body.len() {
-            assert_eq!(
-                read(body, "||", "##", &Quoting::default(), step),
-                want,
-                "step {step}"
-            );
+            assert_eq!(read(body, "||", "##", &Quoting::default(), step), want, "step {step}");
         }
     }
 
     #[test]
     fn blank_lines_are_skipped_and_a_trailing_separator_adds_a_field() {
-        assert_eq!(
-            read(b"\n1,\n\n", ",", "\n", &Quoting::default(), 99),
-            vec![cells(&["1", ""])]
-        );
+        assert_eq!(read(b"\n1,\n\n", ",", "\n", &Quoting::default(), 99), vec![cells(&["1", ""])]);
     }
 
     #[test]
     fn enclosed_fields_hold_separators_and_doubled_quotes() {
-        let quoting = Quoting {
-            enclose: Some(b'"'),
-            escape: Some(b'\\'),
-            ..Quoting::default()
-        };
+        let quoting = Quoting { enclose: Some(b'"'), escape: Some(b'\\'), ..Quoting::default() };
         let body = b"\"a,b\n\"\"c\",x\"y,\\,z\n\"\",\"\\\"\"\n";
         let want = vec![cells(&["a,b\n\"c", "x\"y", ",z"]), cells(&["", "\""])];
         for step in 1..=body.len() {
@@ -342,14 +303,7 @@ mod tests {
 
     #[test]
     fn header_lines_and_blanks_are_dropped_on_request() {
-        let quoting = Quoting {
-            skip_header: 1,
-            trim_space: true,
-            ..Quoting::default()
-        };
-        assert_eq!(
-            read(b"id,name\n 1 , a b \n", ",", "\n", &quoting, 3),
-            vec![cells(&["1", "a b"])]
-        );
+        let quoting = Quoting { skip_header: 1, trim_space: true, ..Quoting::default() };
+        assert_eq!(read(b"id,name\n 1 , a b \n", ",", "\n", &quoting, 3), vec![cells(&["1", "a b"])]);
     }
 }

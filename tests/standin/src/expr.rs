@@ -45,28 +45,17 @@ impl Evaluator {
         let failed = |error: rusqlite::Error| PlanError(format!("cannot plan columns and where: {error}"));
         let connection = Connection::open_in_memory().map_err(failed)?;
         let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-        connection
-            .create_scalar_function("to_binary", -1, pure, to_binary)
-            .map_err(failed)?;
+        connection.create_scalar_function("to_binary", -1, pure, to_binary).map_err(failed)?;
         let sql = statement(plan, table);
         connection.prepare_cached(&sql).map_err(failed)?;
-        Ok(Some(Self {
-            connection,
-            sql,
-            sources: plan.sources.len(),
-            derived: plan.derived.len(),
-        }))
+        Ok(Some(Self { connection, sql, sources: plan.sources.len(), derived: plan.derived.len() }))
     }
 
     /// Evaluates one row; the error is a text for the client and ends the load.
     pub(crate) fn row<C: Cells + ?Sized>(&mut self, cells: &C) -> Result<Verdict, String> {
         let failed = |error: rusqlite::Error| format!("cannot evaluate columns and where: {error}");
         let texts: Vec<Option<String>> = (0..self.sources)
-            .map(|place| {
-                cells
-                    .cell(place)
-                    .map(|cell| String::from_utf8_lossy(cell).into_owned())
-            })
+            .map(|place| cells.cell(place).map(|cell| String::from_utf8_lossy(cell).into_owned()))
             .collect();
         let parameters: Vec<&dyn ToSql> = texts.iter().map(|text| text as &dyn ToSql).collect();
         let mut statement = self.connection.prepare_cached(&self.sql).map_err(failed)?;
@@ -96,11 +85,7 @@ fn statement(plan: &Plan, table: &Table) -> String {
         .enumerate()
         .map(|(at, name)| format!("?{} AS {}", at + 1, quoted(name)))
         .collect();
-    let from = if sources.is_empty() {
-        "1 AS \"\"".to_owned()
-    } else {
-        sources.join(", ")
-    };
+    let from = if sources.is_empty() { "1 AS \"\"".to_owned() } else { sources.join(", ") };
     let mut derived: Vec<String> = plan
         .derived
         .iter()
@@ -122,19 +107,12 @@ fn statement(plan: &Plan, table: &Table) -> String {
                 .iter()
                 .find(|column| column.name.eq_ignore_ascii_case(name))
                 .is_some_and(|column| is_number(&column.kind));
-            let value = if numeric {
-                format!("CAST(?{} AS NUMERIC)", at + 1)
-            } else {
-                format!("?{}", at + 1)
-            };
+            let value =
+                if numeric { format!("CAST(?{} AS NUMERIC)", at + 1) } else { format!("?{}", at + 1) };
             format!("{value} AS {}", quoted(name))
         })
         .collect();
-    let typed = if typed.is_empty() {
-        "1 AS \"\"".to_owned()
-    } else {
-        typed.join(", ")
-    };
+    let typed = if typed.is_empty() { "1 AS \"\"".to_owned() } else { typed.join(", ") };
     format!("{select} WHERE (SELECT ({filter}) FROM (SELECT {typed}))")
 }
 
@@ -143,11 +121,7 @@ fn to_binary(ctx: &Context<'_>) -> rusqlite::Result<Value> {
     let Some(text) = ctx.get::<Option<String>>(0)? else {
         return Ok(Value::Null);
     };
-    let form = if ctx.len() > 1 {
-        ctx.get::<String>(1)?
-    } else {
-        "hex".to_owned()
-    };
+    let form = if ctx.len() > 1 { ctx.get::<String>(1)? } else { "hex".to_owned() };
     let bytes = match form.to_ascii_lowercase().as_str() {
         "base64" | "encode64" => base64::engine::general_purpose::STANDARD.decode(&text).ok(),
         "utf8" => Some(text.into_bytes()),

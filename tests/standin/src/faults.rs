@@ -109,14 +109,7 @@ fn always() -> f64 {
 impl Fault {
     /// Strikes the next request of that kind, once.
     pub fn once(op: Op, action: Action) -> Self {
-        Self {
-            op,
-            label: None,
-            count: Some(1),
-            probability: 1.0,
-            seed: 0,
-            action,
-        }
+        Self { op, label: None, count: Some(1), probability: 1.0, seed: 0, action }
     }
 
     /// Only for labels containing `text`.
@@ -164,11 +157,7 @@ struct Rule {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self {
-            rules: Mutex::default(),
-            released: watch::Sender::new(0),
-            held: watch::Sender::new(0),
-        }
+        Self { rules: Mutex::default(), released: watch::Sender::new(0), held: watch::Sender::new(0) }
     }
 }
 
@@ -212,11 +201,7 @@ impl Faults {
         let mut rules = self.lock();
         let place = rules.iter_mut().position(|rule| {
             rule.fault.op == op
-                && rule
-                    .fault
-                    .label
-                    .as_deref()
-                    .is_none_or(|text| label.contains(text))
+                && rule.fault.label.as_deref().is_none_or(|text| label.contains(text))
                 && (rule.fault.probability >= 1.0 || rule.random.f64() < rule.fault.probability)
         })?;
         let fault = &mut rules[place].fault;
@@ -277,14 +262,8 @@ mod tests {
     fn the_same_seed_strikes_the_same_requests() {
         let strikes = || {
             let faults = Faults::default();
-            faults.push(
-                Fault::once(Op::Load, Action::Cut)
-                    .forever()
-                    .with_probability(0.3, 7),
-            );
-            (0..64)
-                .map(|_| faults.take(Op::Load, "x").is_some())
-                .collect::<Vec<_>>()
+            faults.push(Fault::once(Op::Load, Action::Cut).forever().with_probability(0.3, 7));
+            (0..64).map(|_| faults.take(Op::Load, "x").is_some()).collect::<Vec<_>>()
         };
         let first = strikes();
         assert_eq!(first, strikes());
@@ -295,9 +274,6 @@ mod tests {
     fn a_rule_is_read_from_json() {
         let text = r#"{"op":"load","label":"x","do":"cut_body","after_bytes":10}"#;
         let fault: Fault = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            fault,
-            Fault::once(Op::Load, Action::CutBody { after_bytes: 10 }).label("x")
-        );
+        assert_eq!(fault, Fault::once(Op::Load, Action::CutBody { after_bytes: 10 }).label("x"));
     }
 }

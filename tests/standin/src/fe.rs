@@ -22,15 +22,13 @@ use crate::transactions::FrontendVerdict;
 
 /// Opens frontend `index` for business.
 pub(crate) fn serve(cluster: &Arc<Cluster>, index: usize, listener: TcpListener) {
-    let handler = http::shared(
-        cluster.clone(),
-        move |cluster, request: Request<Incoming>, peer: SocketAddr| {
+    let handler =
+        http::shared(cluster.clone(), move |cluster, request: Request<Incoming>, peer: SocketAddr| {
             let frontend = Frontend { cluster, index };
             // The body is dropped here, unread.
             let (head, _body) = request.into_parts();
             async move { frontend.answer(head, peer).await }
-        },
-    );
+        });
     cluster.frontends[index].port.serve(listener, handler);
 }
 
@@ -147,10 +145,7 @@ impl Frontend {
         }
         let perform = async |_| {
             self.cluster.requests.count("commit");
-            match self
-                .cluster
-                .with_txns(|txns, now| txns.commit_from_frontend(now, db, label))
-            {
+            match self.cluster.with_txns(|txns, now| txns.commit_from_frontend(now, db, label)) {
                 FrontendVerdict::Done { id } => {
                     self.cluster.publish(id);
                     if self.cluster.wait_visible(id, patience).await {
@@ -170,10 +165,7 @@ impl Frontend {
         }
         let perform = async |_| {
             self.cluster.requests.count("rollback");
-            match self
-                .cluster
-                .with_txns(|txns, now| txns.rollback_from_frontend(now, db, label))
-            {
+            match self.cluster.with_txns(|txns, now| txns.rollback_from_frontend(now, db, label)) {
                 FrontendVerdict::Done { id } => {
                     self.cluster.discard(&[id]);
                     done(id, label, "").into()
@@ -226,10 +218,9 @@ impl Frontend {
         if !self.cluster.store.database_exists(db) {
             return rest_result("FAILED", "1", &format!("unknown database, database={db}"));
         }
-        let known = self.cluster.with_txns(|txns, _| {
-            txns.latest(db, label)
-                .map(|txn| (txn.state.name(), txn.reason.clone()))
-        });
+        let known = self
+            .cluster
+            .with_txns(|txns, _| txns.latest(db, label).map(|txn| (txn.state.name(), txn.reason.clone())));
         let (state, reason) = known.unwrap_or(("UNKNOWN", String::new()));
         let mut answer: HashMap<&str, Value> = [("state", state), ("status", "OK"), ("code", "0")]
             .into_iter()
@@ -271,9 +262,7 @@ impl Frontend {
         };
         let body = json!({"status": "FAILED", "code": "1", "msg": message, "message": message});
         let mut reply = http::json_with(StatusCode::UNAUTHORIZED, &body);
-        reply
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
         Err(Box::new(reply))
     }
 
@@ -288,8 +277,7 @@ impl Frontend {
     }
 
     async fn redirect_to_backend(&self, head: &Head, backend: usize) -> Answer {
-        self.redirect(head, &self.cluster.backends[backend].advertised)
-            .await
+        self.redirect(head, &self.cluster.backends[backend].advertised).await
     }
 
     /// 307 with path and query copied, no userinfo, an empty body.
@@ -324,9 +312,7 @@ fn redirect_reply(location: &str) -> Reply {
 fn closing(answer: Answer) -> Answer {
     match answer {
         Answer::Reply(mut reply) => {
-            reply
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             Answer::Reply(reply)
         }
         Answer::Cut => Answer::Cut,
@@ -350,9 +336,7 @@ fn failed(message: &str) -> Reply {
 }
 
 fn failed_with_class(message: &str) -> Reply {
-    failed(&format!(
-        "class com.starrocks.common.StarRocksException: {message}"
-    ))
+    failed(&format!("class com.starrocks.common.StarRocksException: {message}"))
 }
 
 fn transaction_shape(status: &str, message: &str) -> Reply {
@@ -365,10 +349,5 @@ fn rest_shape(status: &str, message: &str) -> Reply {
 
 fn rest_result(status: &str, code: &str, message: &str) -> Reply {
     let short = if status == "OK" { "OK" } else { message };
-    http::json(&HashMap::from([
-        ("status", status),
-        ("code", code),
-        ("msg", message),
-        ("message", short),
-    ]))
+    http::json(&HashMap::from([("status", status), ("code", code), ("msg", message), ("message", short)]))
 }

@@ -54,13 +54,7 @@ impl Port {
     pub(crate) async fn bind(address: &str) -> std::io::Result<(Self, TcpListener)> {
         let listener = TcpListener::bind(address).await?;
         let addr = listener.local_addr()?;
-        Ok((
-            Self {
-                addr,
-                running: Mutex::new(None),
-            },
-            listener,
-        ))
+        Ok((Self { addr, running: Mutex::new(None) }, listener))
     }
 
     /// Serves until `close`. Each request runs in a task of its own, so that a client that goes away cannot leave an
@@ -70,10 +64,7 @@ impl Port {
         H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
-        let running = Running {
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
+        let running = Running { stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let (stop, tasks) = (running.stop.clone(), running.tasks.clone());
         running.tasks.spawn(async move {
             loop {
@@ -170,17 +161,13 @@ pub(crate) fn with_type(
 ) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// A header as text, `None` when absent. Bytes beyond ASCII are read as UTF-8, as column names may need.
 pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
 }
 
 /// User and password of `Authorization: Basic`; the user's `@cluster` suffix is dropped.
@@ -190,9 +177,7 @@ pub(crate) fn basic_auth(headers: &HeaderMap) -> Option<(String, String)> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(encoded.trim())
-        .ok()?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
     let decoded = String::from_utf8(decoded).ok()?;
     let (user, password) = decoded.split_once(':')?;
     let user = user.split_once('@').map_or(user, |(name, _cluster)| name);
@@ -208,17 +193,12 @@ pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String>
 }
 
 pub(crate) fn percent_decoded(text: &str) -> String {
-    percent_encoding::percent_decode_str(text)
-        .decode_utf8_lossy()
-        .into_owned()
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The path cut at its slashes, each segment percent-decoded.
 pub(crate) fn segments(path: &str) -> Vec<String> {
-    path.trim_start_matches('/')
-        .split('/')
-        .map(percent_decoded)
-        .collect()
+    path.trim_start_matches('/').split('/').map(percent_decoded).collect()
 }
 
 /// Wraps a handler's shared state for `Port::serve`.

@@ -64,17 +64,7 @@ impl Ingest {
         let writer = store.begin_rows(table, txn)?;
         let outcome = Outcome::default();
         let packed = plan.codec.map(Packed::new);
-        Ok(Self {
-            packed,
-            decoder,
-            rows: Rows {
-                plan,
-                table: table.clone(),
-                writer,
-                evaluator,
-                outcome,
-            },
-        })
+        Ok(Self { packed, decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
     }
 
     /// Takes the next bytes of a body. After a failure the rest is only counted.
@@ -127,9 +117,7 @@ impl Ingest {
             let rows = &mut self.rows;
             reader.finish(&mut |record| rows.csv(record));
         }
-        let Rows {
-            writer, mut outcome, ..
-        } = self.rows;
+        let Rows { writer, mut outcome, .. } = self.rows;
         if let Err(error) = writer.finish() {
             outcome.failed.get_or_insert(error.to_string());
         }
@@ -213,20 +201,12 @@ impl Rows {
                 return;
             }
         };
-        let delete = self
-            .plan
-            .op
-            .as_ref()
-            .is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
+        let delete = self.plan.op.as_ref().is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
         let row = match convert_row(&self.plan, &self.table, cells, &derived, delete) {
             Ok(row) => row,
             Err(reason) => return self.filtered(&reason, raw),
         };
-        let written = if delete {
-            self.writer.push_delete(&row)
-        } else {
-            self.writer.push(&row)
-        };
+        let written = if delete { self.writer.push_delete(&row) } else { self.writer.push(&row) };
         match written {
             Ok(()) => self.outcome.counts.loaded += 1,
             Err(error) => self.outcome.failed = Some(error.to_string()),

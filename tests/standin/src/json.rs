@@ -36,18 +36,10 @@ pub(crate) fn read<'a>(
         return Ok(());
     };
     if !matches!(first, b'{' | b'[') {
-        return Err(JsonError(format!(
-            "illegal json started with {}",
-            char::from(*first)
-        )));
+        return Err(JsonError(format!("illegal json started with {}", char::from(*first))));
     }
     let text = std::str::from_utf8(body).map_err(|_| JsonError("Invalid UTF-8 in json body".to_owned()))?;
-    let mut reader = Reader {
-        options,
-        sources,
-        row,
-        cells: Vec::with_capacity(sources.len()),
-    };
+    let mut reader = Reader { options, sources, row, cells: Vec::with_capacity(sources.len()) };
     let mut documents = Deserializer::from_str(text);
     while documents_left(&mut documents)? {
         let document = <&RawValue as serde::Deserialize>::deserialize(&mut documents)
@@ -129,10 +121,7 @@ impl<'a> Reader<'a, '_> {
                 *cell = follow(record, path).and_then(cell_of);
             }
         } else {
-            let fields = Fields {
-                sources: self.sources,
-                cells: &mut self.cells,
-            };
+            let fields = Fields { sources: self.sources, cells: &mut self.cells };
             Deserializer::from_str(record.get())
                 .deserialize_map(fields)
                 .map_err(|error| JsonError::syntax(&error))?;
@@ -150,9 +139,7 @@ fn cell_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
         b't' => Some(Cow::Borrowed(b"1")),
         b'f' => Some(Cow::Borrowed(b"0")),
         b'"' if !text.contains('\\') => Some(Cow::Borrowed(&text.as_bytes()[1..text.len() - 1])),
-        b'"' => serde_json::from_str::<String>(text)
-            .ok()
-            .map(|text| Cow::Owned(text.into_bytes())),
+        b'"' => serde_json::from_str::<String>(text).ok().map(|text| Cow::Owned(text.into_bytes())),
         _ => Some(Cow::Borrowed(text.as_bytes())),
     }
 }
@@ -173,12 +160,7 @@ fn follow<'a>(value: &'a RawValue, path: &[Step]) -> Option<&'a RawValue> {
                 });
                 reader.deserialize_seq(pick).ok()?;
             }
-            Step::Key(key) => reader
-                .deserialize_map(Lookup {
-                    key,
-                    found: &mut found,
-                })
-                .ok()?,
+            Step::Key(key) => reader.deserialize_map(Lookup { key, found: &mut found }).ok()?,
         }
         found
     })
@@ -219,10 +201,7 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut guess = 0;
-        while let Some(place) = map.next_key_seed(KeyPlace {
-            sources: self.sources,
-            guess,
-        })? {
+        while let Some(place) = map.next_key_seed(KeyPlace { sources: self.sources, guess })? {
             match place {
                 Some(place) => {
                     self.cells[place] = cell_of(map.next_value::<&'de RawValue>()?);
@@ -301,9 +280,8 @@ mod tests {
         let sources: Vec<String> = sources.iter().map(|name| (*name).to_owned()).collect();
         let mut rows = Vec::new();
         read(body.as_bytes(), options, &sources, &mut |cells, _| {
-            let texts = cells
-                .iter()
-                .map(|cell| cell.as_ref().map(|text| String::from_utf8_lossy(text).into()));
+            let texts =
+                cells.iter().map(|cell| cell.as_ref().map(|text| String::from_utf8_lossy(text).into()));
             rows.push(texts.collect());
         })?;
         Ok(rows)
@@ -315,28 +293,15 @@ mod tests {
 
     #[test]
     fn objects_follow_each_other_with_or_without_newlines() {
-        let got = rows(
-            "{\"a\":1}\n{\"b\":\"x\\n\",\"a\":null}{\"A\":5}",
-            &JsonOptions::default(),
-            &["a", "b"],
-        )
-        .unwrap();
-        assert_eq!(
-            got,
-            vec![
-                row(&[Some("1"), None]),
-                row(&[None, Some("x\n")]),
-                row(&[None, None])
-            ]
-        );
+        let got =
+            rows("{\"a\":1}\n{\"b\":\"x\\n\",\"a\":null}{\"A\":5}", &JsonOptions::default(), &["a", "b"])
+                .unwrap();
+        assert_eq!(got, vec![row(&[Some("1"), None]), row(&[None, Some("x\n")]), row(&[None, None])]);
     }
 
     #[test]
     fn an_array_needs_strip_outer_array_and_the_reverse() {
-        let strip = JsonOptions {
-            strip_outer_array: true,
-            ..JsonOptions::default()
-        };
+        let strip = JsonOptions { strip_outer_array: true, ..JsonOptions::default() };
         assert_eq!(
             rows("[{\"a\":1},{\"a\":true}]", &strip, &["a"]).unwrap(),
             vec![row(&[Some("1")]), row(&[Some("1")])]
@@ -348,16 +313,10 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_text_and_nested_values_their_json() {
-        let got = rows(
-            r#"{"a":123456789012345678901.10,"b":{"x":[1, 2]}}"#,
-            &JsonOptions::default(),
-            &["a", "b"],
-        )
-        .unwrap();
-        assert_eq!(
-            got,
-            vec![row(&[Some("123456789012345678901.10"), Some(r#"{"x":[1, 2]}"#)])]
-        );
+        let got =
+            rows(r#"{"a":123456789012345678901.10,"b":{"x":[1, 2]}}"#, &JsonOptions::default(), &["a", "b"])
+                .unwrap();
+        assert_eq!(got, vec![row(&[Some("123456789012345678901.10"), Some(r#"{"x":[1, 2]}"#)])]);
     }
 
     #[test]

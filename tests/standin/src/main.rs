@@ -54,26 +54,16 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STANDIN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
         Command::Serve { port_file, config } => serve(*config, port_file).await,
         Command::Digest { control, table } => {
-            print!(
-                "{}",
-                ask(control, "GET", &format!("/digest?table={}", encoded(&table))).await?
-            );
+            print!("{}", ask(control, "GET", &format!("/digest?table={}", encoded(&table))).await?);
             Ok(())
         }
-        Command::Fill { control, rows, table } => ask(
-            control,
-            "POST",
-            &format!("/fill?rows={rows}&table={}", encoded(&table)),
-        )
-        .await
-        .map(drop),
+        Command::Fill { control, rows, table } => {
+            ask(control, "POST", &format!("/fill?rows={rows}&table={}", encoded(&table))).await.map(drop)
+        }
     }
 }
 
@@ -101,18 +91,15 @@ fn encoded(table: &str) -> String {
 
 /// One request to a control port; the body of a 200, an error otherwise.
 async fn ask(control: SocketAddr, method: &str, path: &str) -> anyhow::Result<String> {
-    let mut socket = TcpStream::connect(control)
-        .await
-        .with_context(|| format!("no stand-in listens on {control}"))?;
+    let mut socket =
+        TcpStream::connect(control).await.with_context(|| format!("no stand-in listens on {control}"))?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {control}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
     socket.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the control port gave no answer")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the control port gave no answer")?;
     if !head.starts_with("HTTP/1.1 200") {
         bail!("{method} {path}: {}", body.trim());
     }

@@ -16,10 +16,7 @@ pub(crate) struct Packed {
 
 impl Packed {
     pub(crate) fn new(codec: Codec) -> Self {
-        Self {
-            codec,
-            bytes: Vec::new(),
-        }
+        Self { codec, bytes: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8]) {
@@ -28,10 +25,7 @@ impl Packed {
 
     /// Everything so far; an empty request is left.
     pub(crate) fn take(&mut self) -> Self {
-        Self {
-            codec: self.codec,
-            bytes: std::mem::take(&mut self.bytes),
-        }
+        Self { codec: self.codec, bytes: std::mem::take(&mut self.bytes) }
     }
 
     /// Hands the unpacked bytes to `sink`; fails where they are damaged or cut short.

@@ -60,14 +60,8 @@ pub(crate) struct Quoting {
     pub(crate) trim_space: bool,
 }
 
-const OTHERS: [&str; 6] = [
-    "timezone",
-    "load_mem_limit",
-    "exec_mem_limit",
-    "negative",
-    "partial_update_mode",
-    "load_dop",
-];
+const OTHERS: [&str; 6] =
+    ["timezone", "load_mem_limit", "exec_mem_limit", "negative", "partial_update_mode", "load_dop"];
 
 /// The `format` header, and the codec that is part of its name; the error is the server's text.
 pub(crate) fn format(headers: &HeaderMap) -> Result<(Format, Option<Codec>), String> {
@@ -120,9 +114,7 @@ pub(crate) fn max_filter_ratio(headers: &HeaderMap) -> Result<f64, String> {
         None => Ok(0.0),
         Some(text) => match text.parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-            _ => Err(format!(
-                "Invalid max_filter_ratio: {text}, it must be between 0 and 1"
-            )),
+            _ => Err(format!("Invalid max_filter_ratio: {text}, it must be between 0 and 1")),
         },
     }
 }
@@ -135,11 +127,7 @@ impl LoadParams {
             Interface::Transaction => Quoting::default(),
         };
         let (format, codec) = format(headers)?;
-        let codec = if format == Format::Json {
-            json_codec(headers)?
-        } else {
-            codec
-        };
+        let codec = if format == Format::Json { json_codec(headers)? } else { codec };
         Ok(Self {
             format,
             codec,
@@ -169,9 +157,7 @@ impl Quoting {
         Self {
             enclose: first_byte("enclose"),
             escape: first_byte("escape"),
-            skip_header: header(headers, "skip_header")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0),
+            skip_header: header(headers, "skip_header").and_then(|text| text.parse().ok()).unwrap_or(0),
             trim_space: flag(headers, "trim_space"),
         }
     }

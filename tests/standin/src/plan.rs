@@ -63,18 +63,11 @@ impl Plan {
         let column_separator = delimiter(params.column_separator.as_deref().unwrap_or("\t"))?;
         let row_delimiter = delimiter(params.row_delimiter.as_deref().unwrap_or("\n"))?;
         if params.format == Format::Csv && column_separator == row_delimiter {
-            return Err(PlanError(
-                "Column separator and row delimiter must not be equal".to_owned(),
-            ));
+            return Err(PlanError("Column separator and row delimiter must not be equal".to_owned()));
         }
         let json = JsonOptions {
             paths: params.jsonpaths.as_deref().map(json_paths).transpose()?,
-            root: params
-                .json_root
-                .as_deref()
-                .map(json_path)
-                .transpose()?
-                .unwrap_or_default(),
+            root: params.json_root.as_deref().map(json_path).transpose()?.unwrap_or_default(),
             strip_outer_array: params.strip_outer_array,
         };
         let items = match &params.columns {
@@ -115,10 +108,7 @@ impl Plan {
         let derived: Vec<&Item> = items.iter().filter(|item| item.expression.is_some()).collect();
         let mapped = |sources: &[String], wanted: &str| {
             let same = |name: &str| name.eq_ignore_ascii_case(wanted);
-            let expression = derived
-                .iter()
-                .position(|item| same(&item.name))
-                .map(Target::Derived);
+            let expression = derived.iter().position(|item| same(&item.name)).map(Target::Derived);
             expression.or_else(|| sources.iter().position(|name| same(name)).map(Target::Source))
         };
         if table.model == Model::Primary {
@@ -130,10 +120,7 @@ impl Plan {
             } else if column.default.is_some() || column.nullable {
                 Target::Default(column.default.as_ref().map(|text| text.clone().into_bytes()))
             } else {
-                return Err(PlanError(format!(
-                    "Column has no default value, column={}",
-                    column.name
-                )));
+                return Err(PlanError(format!("Column has no default value, column={}", column.name)));
             };
             self.targets.push(target);
         }
@@ -148,11 +135,7 @@ impl Plan {
 
 /// The table's columns in order; JSON objects for a primary key table may also carry `__op`.
 fn items_of(table: &Table, format: Format) -> Vec<Item> {
-    let mut items: Vec<Item> = table
-        .columns
-        .iter()
-        .map(|column| Item::bare(&column.name))
-        .collect();
+    let mut items: Vec<Item> = table.columns.iter().map(|column| Item::bare(&column.name)).collect();
     if format == Format::Json && table.model == Model::Primary {
         items.push(Item::bare(OP_COLUMN));
     }
@@ -161,10 +144,7 @@ fn items_of(table: &Table, format: Format) -> Vec<Item> {
 
 fn is_known(table: &Table, name: &str) -> bool {
     name == OP_COLUMN && table.model == Model::Primary
-        || table
-            .columns
-            .iter()
-            .any(|column| column.name.eq_ignore_ascii_case(name))
+        || table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
 }
 
 fn check_combinations(params: &LoadParams, table: &Table) -> Result<(), PlanError> {
@@ -189,18 +169,14 @@ fn strict_mode(text: Option<&str>) -> Result<bool, PlanError> {
         None => Ok(false),
         Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
         Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-        Some(_) => Err(PlanError(
-            "Invalid strict mode format. Must be bool type".to_owned(),
-        )),
+        Some(_) => Err(PlanError("Invalid strict mode format. Must be bool type".to_owned())),
     }
 }
 
 /// The bytes of a delimiter header: literal text, or hex after `\x` or `0x`.
 fn delimiter(text: &str) -> Result<Vec<u8>, PlanError> {
     let invalid = |reason: &str| PlanError(format!("Invalid delimiter '{text}': {reason}"));
-    let prefixed = ["\\x", "\\X", "0x", "0X"]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix));
+    let prefixed = ["\\x", "\\X", "0x", "0X"].iter().find_map(|prefix| text.strip_prefix(prefix));
     let bytes = match prefixed {
         Some(hex) => hex_bytes(hex)
             .filter(|bytes| !bytes.is_empty())
@@ -219,10 +195,7 @@ pub(crate) fn hex_bytes(hex: &str) -> Option<Vec<u8>> {
     if !hex.len().is_multiple_of(2) || !hex.is_ascii() {
         return None;
     }
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok())
-        .collect()
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 struct Item {
@@ -232,29 +205,20 @@ struct Item {
 
 impl Item {
     fn bare(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            expression: None,
-        }
+        Self { name: name.to_owned(), expression: None }
     }
 }
 
 /// The items of a `columns` header: bare names and `name = expression`.
 fn parse_columns(text: &str) -> Result<Vec<Item>, PlanError> {
-    split_top_level(text, b',')
-        .into_iter()
-        .map(|part| parse_item(part.trim()))
-        .collect()
+    split_top_level(text, b',').into_iter().map(|part| parse_item(part.trim())).collect()
 }
 
 fn parse_item(part: &str) -> Result<Item, PlanError> {
     let invalid = || PlanError(format!("syntax error in columns: '{part}'"));
     let (name, rest) = match part.strip_prefix('`') {
         Some(quoted) => quoted.split_once('`').ok_or_else(invalid)?,
-        None => part.split_at(
-            part.find(|c: char| c.is_whitespace() || c == '=')
-                .unwrap_or(part.len()),
-        ),
+        None => part.split_at(part.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(part.len())),
     };
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '@');
     if name.is_empty() || (!part.starts_with('`') && !name.chars().all(plain)) {
@@ -267,10 +231,7 @@ fn parse_item(part: &str) -> Result<Item, PlanError> {
             _ => return Err(invalid()),
         },
     };
-    Ok(Item {
-        name: name.to_owned(),
-        expression,
-    })
+    Ok(Item { name: name.to_owned(), expression })
 }
 
 /// Cuts at `separator` outside quotes and parentheses.
@@ -339,10 +300,7 @@ mod tests {
         assert_eq!(delimiter("||").unwrap(), b"||");
         assert_eq!(delimiter("\\t").unwrap(), b"\t");
         for bad in ["\\x0", "\\x", "\\xzz", "\\x01\\x02"] {
-            assert!(
-                delimiter(bad).unwrap_err().0.starts_with("Invalid delimiter"),
-                "{bad}"
-            );
+            assert!(delimiter(bad).unwrap_err().0.starts_with("Invalid delimiter"), "{bad}");
         }
     }
 
@@ -365,10 +323,7 @@ mod tests {
     fn json_paths_have_keys_and_indexes() {
         let paths = json_paths(r#"["$.id", "$.a.b[0]", "$"]"#).unwrap();
         let key = |name: &str| Step::Key(name.to_owned());
-        assert_eq!(
-            paths,
-            vec![vec![key("id")], vec![key("a"), key("b"), Step::Index(0)], vec![]]
-        );
+        assert_eq!(paths, vec![vec![key("id")], vec![key("a"), key("b"), Step::Index(0)], vec![]]);
         assert!(json_path("id").is_err());
     }
 }

@@ -53,9 +53,7 @@ pub(crate) fn check_size(node: &Node, headers: &HeaderMap, declared_before: u64)
 
 /// `Content-Length`, 0 when absent or chunked.
 pub(crate) fn declared_length(headers: &HeaderMap) -> u64 {
-    header(headers, CONTENT_LENGTH.as_str())
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    header(headers, CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Feeds the body to the ingest on a blocking thread, with a bounded queue between; gives the ingest back.
@@ -92,11 +90,7 @@ async fn pump(
     sink: &mpsc::Sender<Bytes>,
     cut_after: Option<u64>,
 ) -> Received {
-    let max = node
-        .backend()
-        .streaming_load_max_mb
-        .load(Ordering::Relaxed)
-        .saturating_mul(1 << 20);
+    let max = node.backend().streaming_load_max_mb.load(Ordering::Relaxed).saturating_mul(1 << 20);
     let started = Instant::now();
     let mut taken = 0_u64;
     loop {

@@ -49,12 +49,7 @@ struct Report {
 
 impl Report {
     fn new(label: &str) -> Self {
-        Self {
-            txn_id: -1,
-            label: label.to_owned(),
-            status: "Fail".to_owned(),
-            ..Self::default()
-        }
+        Self { txn_id: -1, label: label.to_owned(), status: "Fail".to_owned(), ..Self::default() }
     }
 
     fn fail(mut self, message: impl Into<String>) -> Response<Full<Bytes>> {
@@ -92,18 +87,7 @@ impl Node {
         };
         let perform = async |cut_after| {
             self.cluster.requests.count("stream_load");
-            self.load_once(
-                &head.headers,
-                body,
-                peer,
-                Place {
-                    db,
-                    table,
-                    label: &label,
-                },
-                cut_after,
-            )
-            .await
+            self.load_once(&head.headers, body, peer, Place { db, table, label: &label }, cut_after).await
         };
         faulty::run(&self.cluster, Op::StreamLoad, &label, shape, perform).await
     }
@@ -129,18 +113,8 @@ impl Node {
             Err(message) => return report.fail(message).into(),
         };
         let Place { db, table, label } = place;
-        let begin = Begin {
-            db,
-            table,
-            label,
-            timeout_second,
-            backend: self.index,
-        };
-        let rpc = BeginRpc {
-            credentials: &credentials,
-            client_ip: peer.ip().to_string(),
-            begin,
-        };
+        let begin = Begin { db, table, label, timeout_second, backend: self.index };
+        let rpc = BeginRpc { credentials: &credentials, client_ip: peer.ip().to_string(), begin };
         let mut begun = match self.cluster.begin(&rpc) {
             Ok(txn) => self.begun(txn, report, started),
             Err(refused) => return refusal(report, refused).into(),
@@ -154,27 +128,15 @@ impl Node {
     fn begun(&self, txn: i64, mut report: Report, started: Instant) -> Begun {
         report.txn_id = txn;
         report.begin_txn_time_ms = millis_since(started);
-        let timeout = self
-            .cluster
-            .with_txns(|txns, _| txns.get(txn).map(|txn| txn.timeout));
-        Begun {
-            txn,
-            timeout: timeout.unwrap_or_default(),
-            max_filter_ratio: 0.0,
-            report,
-            started,
-        }
+        let timeout = self.cluster.with_txns(|txns, _| txns.get(txn).map(|txn| txn.timeout));
+        Begun { txn, timeout: timeout.unwrap_or_default(), max_filter_ratio: 0.0, report, started }
     }
 
     fn plan_once(&self, headers: &HeaderMap, place: Place<'_>, begun: &mut Begun) -> Result<Ingest, String> {
         let planning = Instant::now();
         begun.max_filter_ratio = params::max_filter_ratio(headers)?;
         let params = LoadParams::read(headers, Interface::StreamLoad)?;
-        let table = self
-            .cluster
-            .store
-            .table(place.db, place.table)
-            .map_err(|error| error.to_string())?;
+        let table = self.cluster.store.table(place.db, place.table).map_err(|error| error.to_string())?;
         let plan = Plan::new(&params, &table).map_err(|error| error.to_string())?;
         let ingest =
             Ingest::new(&self.cluster.store, &table, begun.txn, plan).map_err(|error| error.to_string())?;
@@ -225,29 +187,18 @@ impl Node {
         }
         let committing = Instant::now();
         let id = begun.txn;
-        if let Err(error) = self
-            .cluster
-            .with_txns(|txns, now| txns.commit_from_backend(now, id, counts))
-        {
+        if let Err(error) = self.cluster.with_txns(|txns, now| txns.commit_from_backend(now, id, counts)) {
             return self.give_up(begun, &error.to_string());
         }
         self.cluster.publish(id);
-        let visible = self
-            .cluster
-            .wait_visible(id, receive::publish_patience(self, begun.timeout))
-            .await;
-        let Begun {
-            mut report, started, ..
-        } = begun;
+        let visible = self.cluster.wait_visible(id, receive::publish_patience(self, begun.timeout)).await;
+        let Begun { mut report, started, .. } = begun;
         report.commit_and_publish_time_ms = millis_since(committing);
         report.load_time_ms = millis_since(started);
         let (status, message) = if visible {
             ("Success", "OK")
         } else {
-            (
-                "Publish Timeout",
-                "Publish timeout. The data will be visible after a while",
-            )
+            ("Publish Timeout", "Publish timeout. The data will be visible after a while")
         };
         (report.status, report.message) = (status.to_owned(), message.to_owned());
         http::json(&report).into()
@@ -279,12 +230,5 @@ fn refusal(mut report: Report, refused: BeginRefused) -> Response<Full<Bytes>> {
 /// Shaped like a UUID, as a backend makes one up.
 fn generated_label() -> String {
     let bits = format!("{:032x}", fastrand::u128(..));
-    format!(
-        "{}-{}-{}-{}-{}",
-        &bits[..8],
-        &bits[8..12],
-        &bits[12..16],
-        &bits[16..20],
-        &bits[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &bits[..8], &bits[8..12], &bits[12..16], &bits[16..20], &bits[20..])
 }

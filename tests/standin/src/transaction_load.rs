@@ -80,11 +80,7 @@ impl Refused {
 
 impl From<Refused> for Report {
     fn from(Refused(status, message): Refused) -> Self {
-        Self {
-            status,
-            message,
-            ..Self::default()
-        }
+        Self { status, message, ..Self::default() }
     }
 }
 
@@ -116,10 +112,7 @@ impl Node {
             "commit" => (Op::Commit, "commit"),
             "rollback" => (Op::Rollback, "rollback"),
             _ => {
-                return reply(Refused(
-                    "INVALID_ARGUMENT",
-                    format!("Unknown transaction operation: {op}"),
-                ));
+                return reply(Refused("INVALID_ARGUMENT", format!("Unknown transaction operation: {op}")));
             }
         };
         let perform = async |cut_after| {
@@ -129,9 +122,7 @@ impl Node {
                 Op::Load => self.load(headers, body, &label, cut_after).await,
                 Op::Prepare => match prepared_timeout_second(headers) {
                     Ok(prepared_timeout_second) => {
-                        let ending = Ending::Prepare {
-                            prepared_timeout_second,
-                        };
+                        let ending = Ending::Prepare { prepared_timeout_second };
                         reply(self.end(headers, &label, ending).await)
                     }
                     Err(refused) => reply(refused),
@@ -180,18 +171,8 @@ impl Node {
         let timeout_second = params::timeout_second(headers).map_err(|message| invalid(&message))?;
         let idle_second =
             seconds(headers, "idle_transaction_timeout").map_err(|refused| Box::new(refused.into()))?;
-        let begin = Begin {
-            db: &db,
-            table: &table,
-            label,
-            timeout_second,
-            backend: self.index,
-        };
-        let rpc = BeginRpc {
-            credentials: &credentials,
-            client_ip: peer.ip().to_string(),
-            begin,
-        };
+        let begin = Begin { db: &db, table: &table, label, timeout_second, backend: self.index };
+        let rpc = BeginRpc { credentials: &credentials, client_ip: peer.ip().to_string(), begin };
         let txn = self.cluster.begin(&rpc).map_err(|refused| {
             Box::new(Report {
                 status: refused.code,
@@ -215,9 +196,7 @@ impl Node {
     }
 
     fn timeout_of(&self, txn: i64) -> Duration {
-        self.cluster
-            .with_txns(|txns, _| txns.get(txn).map(|txn| txn.timeout))
-            .unwrap_or_default()
+        self.cluster.with_txns(|txns, _| txns.get(txn).map(|txn| txn.timeout)).unwrap_or_default()
     }
 
     async fn load(&self, headers: &HeaderMap, body: Incoming, label: &str, cut_after: Option<u64>) -> Answer {
@@ -264,23 +243,10 @@ impl Node {
 
     /// The checks that leave the transaction untouched when they fail.
     fn hold_for_load(&self, headers: &HeaderMap, label: &str) -> Result<Held, Refused> {
-        let missing = || {
-            Refused(
-                "TXN_NOT_EXISTS",
-                format!("Transaction with label {label} not exists"),
-            )
-        };
+        let missing = || Refused("TXN_NOT_EXISTS", format!("Transaction with label {label} not exists"));
         let context = self.backend().contexts.get(label).ok_or_else(missing)?;
-        same_name(
-            "database",
-            &http::header(headers, "db").unwrap_or_default(),
-            &context.db,
-        )?;
-        same_name(
-            "table",
-            &http::header(headers, "table").unwrap_or_default(),
-            &context.table,
-        )?;
+        same_name("database", &http::header(headers, "db").unwrap_or_default(), &context.db)?;
+        same_name("table", &http::header(headers, "table").unwrap_or_default(), &context.table)?;
         let held = hold(context)?;
         if held.work.closed {
             return Err(missing());
@@ -292,10 +258,7 @@ impl Node {
     fn open_load(&self, headers: &HeaderMap, held: &mut Held) -> Result<Ingest, Refused> {
         let Held { context, work } = held;
         if self.cluster.now().saturating_sub(context.begun) > context.timeout {
-            return Err(Refused(
-                "ABORTED",
-                "The load is timeout, and will be aborted".to_owned(),
-            ));
+            return Err(Refused("ABORTED", "The load is timeout, and will be aborted".to_owned()));
         }
         let credentials = http::basic_auth(headers);
         let Some(credentials) = credentials else {
@@ -307,26 +270,16 @@ impl Node {
         match &work.params {
             Some(first) if *first != params => return Err(Refused::internal("load request not equal last.")),
             Some(_) => {
-                return work
-                    .ingest
-                    .take()
-                    .ok_or_else(|| Refused::internal("the ingest stopped"));
+                return work.ingest.take().ok_or_else(|| Refused::internal("the ingest stopped"));
             }
             None => {}
         }
         if !self.cluster.is_user(&credentials) {
-            return Err(Refused(
-                "ANALYSIS_ERROR",
-                format!("Access denied for {}", credentials.0),
-            ));
+            return Err(Refused("ANALYSIS_ERROR", format!("Access denied for {}", credentials.0)));
         }
         let planning = Instant::now();
         work.max_filter_ratio = params::max_filter_ratio(headers).map_err(Refused::internal)?;
-        let table = self
-            .cluster
-            .store
-            .table(&context.db, &context.table)
-            .map_err(Refused::internal)?;
+        let table = self.cluster.store.table(&context.db, &context.table).map_err(Refused::internal)?;
         let plan = Plan::new(&params, &table).map_err(Refused::internal)?;
         let ingest =
             Ingest::new(&self.cluster.store, &table, context.txn, plan).map_err(Refused::internal)?;
@@ -369,12 +322,7 @@ impl Node {
     }
 
     fn hold_for_end(&self, headers: &HeaderMap, label: &str) -> Result<Held, Refused> {
-        let missing = || {
-            Refused(
-                "TXN_NOT_EXISTS",
-                format!("transaction with label {label} not exists"),
-            )
-        };
+        let missing = || Refused("TXN_NOT_EXISTS", format!("transaction with label {label} not exists"));
         let context = self.backend().contexts.get(label).ok_or_else(missing)?;
         let db = http::header(headers, "db").unwrap_or_default();
         same_name("database", &db, &context.db)
@@ -390,9 +338,9 @@ impl Node {
         let id = held.context.txn;
         let counts = outcome.counts;
         let moved = self.cluster.with_txns(|txns, now| match ending {
-            Ending::Prepare {
-                prepared_timeout_second,
-            } => txns.prepare(now, id, counts, prepared_timeout_second),
+            Ending::Prepare { prepared_timeout_second } => {
+                txns.prepare(now, id, counts, prepared_timeout_second)
+            }
             Ending::Commit => txns.commit_from_backend(now, id, counts),
         });
         if let Err(error) = moved {
@@ -434,11 +382,7 @@ impl Node {
         match self.hold_for_end(headers, label) {
             Ok(mut held) => {
                 self.roll_back(&mut held, "User Aborted");
-                Report {
-                    status: "OK",
-                    label: Some(label.to_owned()),
-                    ..Report::default()
-                }
+                Report { status: "OK", label: Some(label.to_owned()), ..Report::default() }
             }
             Err(refused) => refused.into(),
         }
@@ -460,10 +404,9 @@ impl Node {
 fn hold(context: Arc<Context>) -> Result<Held, Refused> {
     match context.work.clone().try_lock_owned() {
         Ok(work) => Ok(Held { context, work }),
-        Err(_) => Err(Refused(
-            "TXN_IN_PROCESSING",
-            "Transaction in processing, please retry later".to_owned(),
-        )),
+        Err(_) => {
+            Err(Refused("TXN_IN_PROCESSING", "Transaction in processing, please retry later".to_owned()))
+        }
     }
 }
 
@@ -471,10 +414,7 @@ fn same_name(what: &str, asked: &str, own: &str) -> Result<(), Refused> {
     if asked == own {
         return Ok(());
     }
-    Err(Refused(
-        "INVALID_ARGUMENT",
-        format!("Request {what} {asked} not equal transaction {what} {own}"),
-    ))
+    Err(Refused("INVALID_ARGUMENT", format!("Request {what} {asked} not equal transaction {what} {own}")))
 }
 
 fn prepared_timeout_second(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
@@ -484,10 +424,7 @@ fn prepared_timeout_second(headers: &HeaderMap) -> Result<Option<u64>, Refused> 
 fn seconds(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Refused> {
     http::header(headers, name)
         .filter(|text| !text.is_empty())
-        .map(|text| {
-            text.parse()
-                .map_err(|_| Refused("INVALID_ARGUMENT", format!("Invalid {name} format")))
-        })
+        .map(|text| text.parse().map_err(|_| Refused("INVALID_ARGUMENT", format!("Invalid {name} format"))))
         .transpose()
 }
 

@@ -112,11 +112,7 @@ pub enum BeginError {
     #[error("Label format error. regex: ^[-\\w]{{1,128}}$, label: {0}")]
     LabelFormat(String),
     #[error("current running txns on db {db_id} is {running}, larger than limit {limit}")]
-    TooManyRunning {
-        db_id: i64,
-        running: usize,
-        limit: usize,
-    },
+    TooManyRunning { db_id: i64, running: usize, limit: usize },
     #[error("Invalid timeout. Timeout should between {min} and {max} seconds")]
     Timeout { min: u64, max: u64 },
 }
@@ -127,11 +123,7 @@ pub enum TxnError {
     #[error("transaction not found")]
     NotFound,
     #[error("transaction {id} state is {}, could not {verb}", state.name())]
-    State {
-        id: i64,
-        state: TxnState,
-        verb: &'static str,
-    },
+    State { id: i64, state: TxnState, verb: &'static str },
 }
 
 /// What a begin asks for.
@@ -190,13 +182,7 @@ struct Database {
 
 impl Transactions {
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            txns: BTreeMap::new(),
-            databases: HashMap::new(),
-            next_id: 1001,
-            next_db_id: 10_005,
-        }
+        Self { limits, txns: BTreeMap::new(), databases: HashMap::new(), next_id: 1001, next_db_id: 10_005 }
     }
 
     /// Registers a transaction in PREPARE and returns its id; on an error nothing is registered.
@@ -207,27 +193,16 @@ impl Transactions {
         let limit = self.limits.max_running_txn_num_per_db;
         if let Some(holder) = self.holder(request.db, request.label) {
             let finished = matches!(holder.state, TxnState::Committed | TxnState::Visible);
-            return Err(BeginError::LabelUsed {
-                label: request.label.to_owned(),
-                finished,
-            });
+            return Err(BeginError::LabelUsed { label: request.label.to_owned(), finished });
         }
         let database = self.databases.entry(request.db.to_owned()).or_default();
         if database.running >= limit {
-            return Err(BeginError::TooManyRunning {
-                db_id,
-                running: database.running,
-                limit,
-            });
+            return Err(BeginError::TooManyRunning { db_id, running: database.running, limit });
         }
         let id = self.next_id;
         self.next_id += 1;
         database.running += 1;
-        database
-            .labels
-            .entry(request.label.to_owned())
-            .or_default()
-            .push(id);
+        database.labels.entry(request.label.to_owned()).or_default().push(id);
         let txn = Txn {
             id,
             label: request.label.to_owned(),
@@ -258,11 +233,7 @@ impl Transactions {
     ) -> Result<(), TxnError> {
         let txn = self.txns.get_mut(&id).ok_or(TxnError::NotFound)?;
         if txn.state != TxnState::Prepare {
-            return Err(TxnError::State {
-                id,
-                state: txn.state,
-                verb: "prepare",
-            });
+            return Err(TxnError::State { id, state: txn.state, verb: "prepare" });
         }
         txn.state = TxnState::Prepared;
         txn.prepared_at = Some(now);
@@ -277,11 +248,7 @@ impl Transactions {
     pub fn commit_from_backend(&mut self, now: Duration, id: i64, counts: Counts) -> Result<(), TxnError> {
         let txn = self.txns.get_mut(&id).ok_or(TxnError::NotFound)?;
         if txn.state != TxnState::Prepare {
-            return Err(TxnError::State {
-                id,
-                state: txn.state,
-                verb: "commit",
-            });
+            return Err(TxnError::State { id, state: txn.state, verb: "commit" });
         }
         txn.counts = counts;
         txn.state = TxnState::Committed;
@@ -325,10 +292,7 @@ impl Transactions {
                 FrontendVerdict::Done { id }
             }
             TxnState::Committed | TxnState::Visible => FrontendVerdict::Refused {
-                message: format!(
-                    "Can not abort {} transaction {id}, label is {label}",
-                    state.name()
-                ),
+                message: format!("Can not abort {} transaction {id}, label is {label}", state.name()),
             },
             TxnState::Aborted => FrontendVerdict::Already {
                 id,
@@ -339,11 +303,7 @@ impl Transactions {
 
     /// COMMITTED -> VISIBLE, once the store shows the rows.
     pub fn publish(&mut self, now: Duration, id: i64) {
-        if self
-            .txns
-            .get(&id)
-            .is_some_and(|txn| txn.state == TxnState::Committed)
-        {
+        if self.txns.get(&id).is_some_and(|txn| txn.state == TxnState::Committed) {
             self.finish(now, id, TxnState::Visible, "");
         }
     }
@@ -356,11 +316,7 @@ impl Transactions {
                 self.finish(now, id, TxnState::Aborted, reason);
                 Ok(())
             }
-            state => Err(TxnError::State {
-                id,
-                state,
-                verb: "abort",
-            }),
+            state => Err(TxnError::State { id, state, verb: "abort" }),
         }
     }
 
@@ -378,12 +334,8 @@ impl Transactions {
 
     /// Aborts what has outlived its timeout; returns the ids.
     pub fn expire(&mut self, now: Duration) -> Vec<i64> {
-        let overdue: Vec<i64> = self
-            .txns
-            .values()
-            .filter(|txn| is_overdue(txn, now))
-            .map(|txn| txn.id)
-            .collect();
+        let overdue: Vec<i64> =
+            self.txns.values().filter(|txn| is_overdue(txn, now)).map(|txn| txn.id).collect();
         for id in &overdue {
             self.finish(now, *id, TxnState::Aborted, "timeout by txn manager");
         }
@@ -393,13 +345,7 @@ impl Transactions {
     /// A backend missed its heartbeats: its PREPARE transactions are aborted, at most 100 per pass; returns the ids.
     pub fn backend_died(&mut self, now: Duration, backend: usize) -> Vec<i64> {
         let lost = |txn: &&Txn| txn.backend == backend && txn.state == TxnState::Prepare;
-        let ids: Vec<i64> = self
-            .txns
-            .values()
-            .filter(lost)
-            .map(|txn| txn.id)
-            .take(100)
-            .collect();
+        let ids: Vec<i64> = self.txns.values().filter(lost).map(|txn| txn.id).take(100).collect();
         for id in &ids {
             self.finish(now, *id, TxnState::Aborted, "coordinate BE is down");
         }
@@ -408,12 +354,8 @@ impl Transactions {
 
     /// Another frontend leads, or the leader restarted: PREPARE transactions vanish without a trace; returns the ids.
     pub fn leader_changed(&mut self) -> Vec<i64> {
-        let ids: Vec<i64> = self
-            .txns
-            .values()
-            .filter(|txn| txn.state == TxnState::Prepare)
-            .map(|txn| txn.id)
-            .collect();
+        let ids: Vec<i64> =
+            self.txns.values().filter(|txn| txn.state == TxnState::Prepare).map(|txn| txn.id).collect();
         for id in &ids {
             self.forget(*id);
         }
@@ -428,11 +370,7 @@ impl Transactions {
         for database in self.databases.values() {
             let surplus = (database.running + database.finished.len()).saturating_sub(keep);
             for (place, id) in database.finished.iter().enumerate() {
-                let age = self
-                    .txns
-                    .get(id)
-                    .and_then(|txn| txn.finished_at)
-                    .map(|at| now.saturating_sub(at));
+                let age = self.txns.get(id).and_then(|txn| txn.finished_at).map(|at| now.saturating_sub(at));
                 if place < surplus || age.is_some_and(|age| age > keep_for) {
                     forgotten.push(*id);
                 } else {
@@ -447,12 +385,8 @@ impl Transactions {
 
     /// Forgets every finished transaction at once.
     pub fn evict_all(&mut self) {
-        let finished: Vec<i64> = self
-            .txns
-            .values()
-            .filter(|txn| txn.state.is_finished())
-            .map(|txn| txn.id)
-            .collect();
+        let finished: Vec<i64> =
+            self.txns.values().filter(|txn| txn.state.is_finished()).map(|txn| txn.id).collect();
         for id in finished {
             self.forget(id);
         }
@@ -491,17 +425,11 @@ impl Transactions {
     /// The one transaction of the label that is not aborted.
     fn holder(&self, db: &str, label: &str) -> Option<&Txn> {
         let ids = self.databases.get(db)?.labels.get(label)?;
-        ids.iter()
-            .filter_map(|id| self.txns.get(id))
-            .find(|txn| txn.state != TxnState::Aborted)
+        ids.iter().filter_map(|id| self.txns.get(id)).find(|txn| txn.state != TxnState::Aborted)
     }
 
     fn checked_timeout(&self, asked: Option<u64>) -> Result<Duration, BeginError> {
-        let Limits {
-            min_load_timeout_second: min,
-            max_stream_load_timeout_second: max,
-            ..
-        } = self.limits;
+        let Limits { min_load_timeout_second: min, max_stream_load_timeout_second: max, .. } = self.limits;
         let seconds = asked.unwrap_or(self.limits.stream_load_default_timeout_second);
         if seconds < min || seconds > max {
             return Err(BeginError::Timeout { min, max });
@@ -567,13 +495,7 @@ mod tests {
     }
 
     fn request(label: &str) -> Begin<'_> {
-        Begin {
-            db: "shop",
-            table: "orders",
-            label,
-            timeout_second: None,
-            backend: 0,
-        }
+        Begin { db: "shop", table: "orders", label, timeout_second: None, backend: 0 }
     }
 
     fn with_limits(change: impl FnOnce(&mut Limits)) -> Transactions {
@@ -587,13 +509,7 @@ mod tests {
         let mut txns = with_limits(|_| ());
         let id = txns.begin(T0, &request("a")).unwrap();
         let refused = txns.begin(T0, &request("a")).unwrap_err();
-        assert_eq!(
-            refused,
-            BeginError::LabelUsed {
-                label: "a".into(),
-                finished: false
-            }
-        );
+        assert_eq!(refused, BeginError::LabelUsed { label: "a".into(), finished: false });
         txns.abort(T0, id, "x").unwrap();
         let again = txns.begin(T0, &request("a")).unwrap();
         assert!(again > id);
@@ -606,13 +522,7 @@ mod tests {
         let id = txns.begin(T0, &request("a")).unwrap();
         txns.commit_from_backend(T0, id, Counts::default()).unwrap();
         let refused = txns.begin(T0, &request("a")).unwrap_err();
-        assert_eq!(
-            refused,
-            BeginError::LabelUsed {
-                label: "a".into(),
-                finished: true
-            }
-        );
+        assert_eq!(refused, BeginError::LabelUsed { label: "a".into(), finished: true });
         assert_eq!(refused.to_string(), "Label [a] has already been used.");
     }
 
@@ -620,10 +530,7 @@ mod tests {
     fn labels_are_one_to_128_word_characters() {
         let mut txns = with_limits(|_| ());
         for bad in ["", "a.b", "ä", &"x".repeat(129)] {
-            assert!(
-                matches!(txns.begin(T0, &request(bad)), Err(BeginError::LabelFormat(_))),
-                "{bad}"
-            );
+            assert!(matches!(txns.begin(T0, &request(bad)), Err(BeginError::LabelFormat(_))), "{bad}");
         }
         txns.begin(T0, &request(&"x".repeat(128))).unwrap();
         txns.begin(T0, &request("-leading_hyphen")).unwrap();
@@ -634,10 +541,7 @@ mod tests {
         let mut txns = with_limits(|limits| limits.max_running_txn_num_per_db = 1);
         let id = txns.begin(T0, &request("a")).unwrap();
         let refused = txns.begin(T0, &request("b")).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "current running txns on db 10005 is 1, larger than limit 1"
-        );
+        assert_eq!(refused.to_string(), "current running txns on db 10005 is 1, larger than limit 1");
         assert!(txns.latest("shop", "b").is_none());
         txns.prepare(T0, id, Counts::default(), None).unwrap();
         assert!(txns.begin(T0, &request("b")).is_err());
@@ -648,10 +552,7 @@ mod tests {
     #[test]
     fn timeouts_abort_prepare_and_prepared_separately() {
         let mut txns = with_limits(|_| ());
-        let short = Begin {
-            timeout_second: Some(5),
-            ..request("a")
-        };
+        let short = Begin { timeout_second: Some(5), ..request("a") };
         let a = txns.begin(T0, &short).unwrap();
         let b = txns.begin(T0, &request("b")).unwrap();
         txns.prepare(T0, b, Counts::default(), Some(60)).unwrap();
@@ -703,24 +604,12 @@ mod tests {
     #[test]
     fn a_frontend_answers_commit_and_rollback_by_state() {
         let mut txns = with_limits(|_| ());
-        assert_eq!(
-            txns.commit_from_frontend(T0, "shop", "a"),
-            FrontendVerdict::NotFound
-        );
+        assert_eq!(txns.commit_from_frontend(T0, "shop", "a"), FrontendVerdict::NotFound);
         let id = txns.begin(T0, &request("a")).unwrap();
-        assert_eq!(
-            txns.commit_from_frontend(T0, "shop", "a"),
-            FrontendVerdict::Redirect { backend: 0 }
-        );
+        assert_eq!(txns.commit_from_frontend(T0, "shop", "a"), FrontendVerdict::Redirect { backend: 0 });
         txns.prepare(T0, id, Counts::default(), None).unwrap();
-        assert_eq!(
-            txns.commit_from_frontend(T0, "shop", "a"),
-            FrontendVerdict::Done { id }
-        );
-        assert!(matches!(
-            txns.commit_from_frontend(T0, "shop", "a"),
-            FrontendVerdict::Already { .. }
-        ));
+        assert_eq!(txns.commit_from_frontend(T0, "shop", "a"), FrontendVerdict::Done { id });
+        assert!(matches!(txns.commit_from_frontend(T0, "shop", "a"), FrontendVerdict::Already { .. }));
         txns.publish(T0, id);
         assert_eq!(
             txns.rollback_from_frontend(T0, "shop", "a"),
@@ -736,10 +625,7 @@ mod tests {
         let id = txns.begin(T0, &request("a")).unwrap();
         txns.commit_from_backend(T0, id, Counts::default()).unwrap();
         let refused = txns.abort(T0, id, "x").unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            format!("transaction {id} state is COMMITTED, could not abort")
-        );
+        assert_eq!(refused.to_string(), format!("transaction {id} state is COMMITTED, could not abort"));
     }
 
     #[test]
@@ -747,9 +633,6 @@ mod tests {
         let mut txns = with_limits(|_| ());
         let id = txns.begin(T0, &request("a")).unwrap();
         assert_eq!(txns.cancel(T0, "shop", "a"), Ok(id));
-        assert_eq!(
-            txns.cancel(T0, "shop", "a"),
-            Err("running transaction not found, label=a".into())
-        );
+        assert_eq!(txns.cancel(T0, "shop", "a"), Err("running transaction not found, label=a".into()));
     }
 }

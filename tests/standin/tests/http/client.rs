@@ -36,11 +36,8 @@ impl Server {
     }
 
     pub(crate) fn with(mut config: Config) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         config.init_sql.push(TABLES.to_owned());
         let standin = runtime.block_on(Standin::start(config)).unwrap();
         Self { standin, runtime }
@@ -69,11 +66,7 @@ impl Server {
 
     pub(crate) fn load_into(&self, table: &str, headers: &[&str], body: &str) -> Reply {
         let url = format!("http://{}/api/{table}/_stream_load", self.fe(0));
-        curl("PUT", &url)
-            .headers(&["Expect: 100-continue"])
-            .headers(headers)
-            .body(body)
-            .send()
+        curl("PUT", &url).headers(&["Expect: 100-continue"]).headers(headers).body(body).send()
     }
 
     /// One operation of the transaction interface through the first frontend, for `shop.orders`.
@@ -86,9 +79,8 @@ impl Server {
     }
 
     pub(crate) fn load_txn(&self, label: &str, headers: &[&str], body: &str) -> Reply {
-        let call = self
-            .call(self.fe(0), "load", label)
-            .headers(&["Expect: 100-continue", "column_separator: ,"]);
+        let call =
+            self.call(self.fe(0), "load", label).headers(&["Expect: 100-continue", "column_separator: ,"]);
         call.headers(headers).body(body).send()
     }
 
@@ -120,11 +112,8 @@ impl Server {
     }
 
     pub(crate) fn state_in(&self, db: &str, label: &str) -> String {
-        let reply = curl(
-            "GET",
-            &format!("http://{}/api/{db}/get_load_state?label={label}", self.fe(0)),
-        )
-        .send();
+        let reply =
+            curl("GET", &format!("http://{}/api/{db}/get_load_state?label={label}", self.fe(0))).send();
         assert_eq!(reply.text("status"), "OK");
         reply.text("state")
     }
@@ -139,48 +128,22 @@ impl Server {
     }
 
     pub(crate) fn rows_of(&self, table: &str) -> u64 {
-        self.sql(&format!("SELECT COUNT(*) FROM {table}"))
-            .trim()
-            .parse()
-            .unwrap()
+        self.sql(&format!("SELECT COUNT(*) FROM {table}")).trim().parse().unwrap()
     }
 
     /// One statement through the `mariadb` client, cells separated by tabs, rows by newlines.
     pub(crate) fn sql(&self, sql: &str) -> String {
         let port = self.standin.addresses().mysql.port().to_string();
-        let arguments = [
-            "--no-defaults",
-            "-h127.0.0.1",
-            "-P",
-            &port,
-            "-uroot",
-            "--skip-ssl",
-            "-N",
-            "-B",
-            "-e",
-            sql,
-        ];
-        let done = Command::new("mariadb")
-            .args(arguments)
-            .output()
-            .expect("the mariadb client is installed");
-        assert!(
-            done.status.success(),
-            "{sql}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        let arguments =
+            ["--no-defaults", "-h127.0.0.1", "-P", &port, "-uroot", "--skip-ssl", "-N", "-B", "-e", sql];
+        let done = Command::new("mariadb").args(arguments).output().expect("the mariadb client is installed");
+        assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     }
 
     /// Reason of the newest transaction under the label.
     pub(crate) fn reason(&self, label: &str) -> String {
-        self.standin
-            .transactions()
-            .iter()
-            .rfind(|txn| txn.label == label)
-            .unwrap()
-            .reason
-            .clone()
+        self.standin.transactions().iter().rfind(|txn| txn.label == label).unwrap().reason.clone()
     }
 }
 
@@ -252,20 +215,14 @@ impl Curl {
     /// The error is curl's exit code: 52 is an empty answer, 56 a reset, 7 a refused connection.
     pub(crate) fn try_send(self) -> Result<Reply, i32> {
         let mut command = Command::new("curl");
-        command
-            .args(["-sS", "-i", "--max-time", "30"])
-            .args(&self.arguments);
+        command.args(["-sS", "-i", "--max-time", "30"]).args(&self.arguments);
         if self.follow {
             command.args(["-L", "--location-trusted"]);
         }
         if let Some(user) = &self.user {
             command.args(["-u", user]);
         }
-        command
-            .arg(&self.url)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg(&self.url).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("curl is installed");
         // curl need not read everything; a redirect without a body is such a case.
         let _ = child.stdin.take().unwrap().write_all(&self.body);
@@ -290,9 +247,7 @@ impl Reply {
         let mut rest = String::from_utf8_lossy(output).into_owned();
         let mut heads = Vec::new();
         while rest.starts_with("HTTP/1.") {
-            let (head, tail) = rest
-                .split_once("\r\n\r\n")
-                .expect("a head ends with a blank line");
+            let (head, tail) = rest.split_once("\r\n\r\n").expect("a head ends with a blank line");
             heads.push(head.to_owned());
             rest = tail.to_owned();
         }
@@ -319,16 +274,11 @@ impl Reply {
     }
 
     pub(crate) fn text(&self, key: &str) -> String {
-        self.json()[key]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {key}: {}", self.body))
-            .to_owned()
+        self.json()[key].as_str().unwrap_or_else(|| panic!("no {key}: {}", self.body)).to_owned()
     }
 
     pub(crate) fn number(&self, key: &str) -> u64 {
-        self.json()[key]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no {key}: {}", self.body))
+        self.json()[key].as_u64().unwrap_or_else(|| panic!("no {key}: {}", self.body))
     }
 
     pub(crate) fn status(&self) -> String {

@@ -8,26 +8,17 @@ use crate::client::{Server, Socket, curl, eventually, request};
 
 /// Timers that pass within a test.
 fn quick() -> Config {
-    Config {
-        timeout_check_ms: 50,
-        ..Config::nodes(1, 2)
-    }
+    Config { timeout_check_ms: 50, ..Config::nodes(1, 2) }
 }
 
 #[test]
 fn c44_begin_at_a_follower_takes_two_hops() {
     let server = Server::wide();
     let reply = server.call(server.fe(1), "begin", "hops").send();
-    let locations: Vec<&String> = reply
-        .heads
-        .iter()
-        .filter(|head| head.contains("307 Temporary Redirect"))
-        .collect();
+    let locations: Vec<&String> =
+        reply.heads.iter().filter(|head| head.contains("307 Temporary Redirect")).collect();
     assert_eq!(locations.len(), 2, "{reply:?}");
-    assert!(
-        locations[0].contains(&format!("http://{}/api/transaction/begin", server.fe(0))),
-        "{reply:?}"
-    );
+    assert!(locations[0].contains(&format!("http://{}/api/transaction/begin", server.fe(0))), "{reply:?}");
     reply.expect("OK", "");
     assert_eq!(reply.text("Label"), "hops");
     assert!(reply.number("TxnId") > 0);
@@ -37,9 +28,7 @@ fn c44_begin_at_a_follower_takes_two_hops() {
 #[test]
 fn c45_load_before_begin_finds_no_transaction() {
     let server = Server::new();
-    server
-        .load_txn("none", &[], "1,a,1\n")
-        .expect("FAILED", "Can't find the transaction");
+    server.load_txn("none", &[], "1,a,1\n").expect("FAILED", "Can't find the transaction");
     let straight = server.call(server.be(0), "load", "none").body("1,a,1\n").send();
     straight.expect("TXN_NOT_EXISTS", "Transaction with label none not exists");
 }
@@ -72,13 +61,8 @@ fn c47_of_two_simultaneous_loads_one_is_told_to_come_back() {
     first.write("1,a,1\n");
     let mut second = Socket::open(server.be(0));
     second.write(&request("PUT", "/api/transaction/load", &headers));
-    assert!(
-        second.read_head().starts_with("HTTP/1.1 200"),
-        "the second load is refused before its body"
-    );
-    server
-        .load_txn("busy", &[], "9,z,9\n")
-        .expect("TXN_IN_PROCESSING", "Transaction in processing");
+    assert!(second.read_head().starts_with("HTTP/1.1 200"), "the second load is refused before its body");
+    server.load_txn("busy", &[], "9,z,9\n").expect("TXN_IN_PROCESSING", "Transaction in processing");
     first.write("2,b,2\n");
     assert!(first.read_head().starts_with("HTTP/1.1 200"));
     assert_eq!(server.op("prepare", "busy").number("NumberLoadedRows"), 2);
@@ -117,9 +101,7 @@ fn c48_a_record_may_span_two_loads() {
 fn c49_prepare_without_a_load_rolls_back() {
     let server = Server::new();
     server.op("begin", "hollow").expect("OK", "");
-    server
-        .op("prepare", "hollow")
-        .expect("INTERNAL_ERROR", "hasn't send any data yet");
+    server.op("prepare", "hollow").expect("INTERNAL_ERROR", "hasn't send any data yet");
     assert_eq!(server.state("hollow"), "ABORTED");
 }
 
@@ -127,12 +109,8 @@ fn c49_prepare_without_a_load_rolls_back() {
 fn c50_a_second_prepare_finds_nothing_and_the_state_stays() {
     let server = Server::new();
     server.prepared("twice", "1,a,1\n");
-    server
-        .op("prepare", "twice")
-        .expect("TXN_NOT_EXISTS", "not exists");
-    server
-        .load_txn("twice", &[], "2,b,2\n")
-        .expect("TXN_NOT_EXISTS", "not exists");
+    server.op("prepare", "twice").expect("TXN_NOT_EXISTS", "not exists");
+    server.load_txn("twice", &[], "2,b,2\n").expect("TXN_NOT_EXISTS", "not exists");
     assert_eq!(server.state("twice"), "PREPARED");
 }
 
@@ -143,10 +121,7 @@ fn c51_any_frontend_commits_what_is_prepared_without_its_backend() {
     for backend in 0..2 {
         server.block_on(server.standin().backend_down(backend, Duration::ZERO));
     }
-    server
-        .call(server.fe(2), "commit", "orphan")
-        .send()
-        .expect("OK", "");
+    server.call(server.fe(2), "commit", "orphan").send().expect("OK", "");
     assert_eq!(server.rows(), 1);
 }
 
@@ -164,9 +139,7 @@ fn c53_commit_after_rollback_is_refused() {
     let server = Server::new();
     server.prepared("undone", "1,a,1\n");
     server.op("rollback", "undone").expect("OK", "");
-    server
-        .op("commit", "undone")
-        .expect("FAILED", "Can not commit ABORTED transaction");
+    server.op("commit", "undone").expect("FAILED", "Can not commit ABORTED transaction");
     assert_eq!(server.rows(), 0);
 }
 
@@ -178,22 +151,15 @@ fn c54_rollback_is_idempotent_until_the_commit() {
     server.op("rollback", "open").expect("OK", "has already aborted");
     server.prepared("done", "1,a,1\n");
     server.op("commit", "done").expect("OK", "");
-    server
-        .op("rollback", "done")
-        .expect("FAILED", "Can not abort VISIBLE transaction");
+    server.op("rollback", "done").expect("FAILED", "Can not abort VISIBLE transaction");
 }
 
 #[test]
 fn c55_a_commit_whose_publication_is_slow_fails_although_it_is_committed() {
     let server = Server::new();
     server.prepared("slow", "1,a,1\n");
-    server
-        .standin()
-        .faults()
-        .push(Fault::once(Op::Publish, Action::Hold));
-    server
-        .op_with("commit", "slow", &["timeout: 1"])
-        .expect("FAILED", "publish timeout: 1000");
+    server.standin().faults().push(Fault::once(Op::Publish, Action::Hold));
+    server.op_with("commit", "slow", &["timeout: 1"]).expect("FAILED", "publish timeout: 1000");
     assert_eq!(server.state("slow"), "COMMITTED");
     server.standin().faults().release();
     eventually("VISIBLE", || server.state("slow") == "VISIBLE");
@@ -201,10 +167,7 @@ fn c55_a_commit_whose_publication_is_slow_fails_although_it_is_committed() {
 
 #[test]
 fn c56_begin_over_the_running_limit_registers_nothing() {
-    let server = Server::with(Config {
-        max_running_txn_num_per_db: 1,
-        ..Config::default()
-    });
+    let server = Server::with(Config { max_running_txn_num_per_db: 1, ..Config::default() });
     server.op("begin", "one").expect("OK", "");
     let reply = server.op("begin", "two");
     assert_ne!(reply.status(), "OK");
@@ -235,9 +198,7 @@ fn c57_a_dead_backend_loses_prepare_and_keeps_prepared() {
 fn c58_a_prepared_transaction_expires() {
     let server = Server::with(quick());
     server.begun("old", "1,a,1\n");
-    server
-        .op_with("prepare", "old", &["prepared_timeout: 1"])
-        .expect("OK", "");
+    server.op_with("prepare", "old", &["prepared_timeout: 1"]).expect("OK", "");
     eventually("ABORTED", || server.state("old") == "ABORTED");
     assert_eq!(server.reason("old"), "timeout by txn manager");
 }
@@ -245,15 +206,10 @@ fn c58_a_prepared_transaction_expires() {
 #[test]
 fn c59_an_idle_transaction_expires() {
     let server = Server::with(quick());
-    server
-        .op_with("begin", "idle", &["idle_transaction_timeout: 1"])
-        .expect("OK", "");
+    server.op_with("begin", "idle", &["idle_transaction_timeout: 1"]).expect("OK", "");
     server.load_txn("idle", &[], "1,a,1\n").expect("OK", "");
     eventually("ABORTED", || server.state("idle") == "ABORTED");
-    assert_eq!(
-        server.reason("idle"),
-        "transaction is aborted by idle timeout 1 seconds."
-    );
+    assert_eq!(server.reason("idle"), "transaction is aborted by idle timeout 1 seconds.");
 }
 
 #[test]
@@ -279,22 +235,14 @@ fn c60_commit_without_prepare_is_allowed() {
 fn c61_a_broken_load_leaves_prepare_and_can_be_redone() {
     let server = Server::new();
     assert_eq!(server.op("begin", "torn").status(), "OK");
-    let headers = [
-        "label: torn",
-        "db: shop",
-        "table: orders",
-        "column_separator: ,",
-        "Content-Length: 600",
-    ];
+    let headers = ["label: torn", "db: shop", "table: orders", "column_separator: ,", "Content-Length: 600"];
     let mut socket = Socket::open(server.be(0));
     socket.write(&request("PUT", "/api/transaction/load", &headers));
     socket.write("1,a,1\n2,b,2\n");
     drop(socket);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(server.state("torn"), "PREPARE");
-    eventually("the load has let go", || {
-        server.op("rollback", "torn").status() == "OK"
-    });
+    eventually("the load has let go", || server.op("rollback", "torn").status() == "OK");
     assert_eq!(server.state("torn"), "ABORTED");
     server.prepared("torn", "1,a,1\n2,b,2\n");
     server.op("commit", "torn").expect("OK", "");
@@ -316,13 +264,7 @@ fn c61b_with_its_backend_down_only_cancel_helps() {
     let server = Server::new();
     server.begun("stuck", "1,a,1\n");
     server.block_on(server.standin().backend_down(0, Duration::from_secs(60)));
-    assert_eq!(
-        server
-            .call(server.fe(0), "rollback", "stuck")
-            .try_send()
-            .unwrap_err(),
-        7
-    );
+    assert_eq!(server.call(server.fe(0), "rollback", "stuck").try_send().unwrap_err(), 7);
     assert_eq!(server.cancel("stuck").text("status"), "OK");
     assert_eq!(server.state("stuck"), "ABORTED");
 }
@@ -362,10 +304,7 @@ fn begin_on_a_live_label_leaves_the_live_transaction_alone() {
     server.begun("live", "1,a,1\n");
     let reply = server.op("begin", "live");
     reply.expect("LABEL_ALREADY_EXISTS", "");
-    assert_eq!(
-        (reply.text("ExistingJobStatus"), reply.text("Message")),
-        (String::new(), String::new())
-    );
+    assert_eq!((reply.text("ExistingJobStatus"), reply.text("Message")), (String::new(), String::new()));
     assert_eq!(server.op("prepare", "live").number("NumberLoadedRows"), 1);
 }
 
@@ -375,13 +314,7 @@ fn a_bad_row_shows_at_prepare_and_rolls_back() {
     server.begun("bad", "1,a,1\n2,b\n");
     let reply = server.op("prepare", "bad");
     reply.expect("INTERNAL_ERROR", "too many filtered rows");
-    assert!(
-        curl("GET", &reply.text("ErrorURL"))
-            .user(None)
-            .send()
-            .body
-            .contains("Row: 2,b")
-    );
+    assert!(curl("GET", &reply.text("ErrorURL")).user(None).send().body.contains("Row: 2,b"));
     assert_eq!(server.state("bad"), "ABORTED");
 }
 
@@ -389,9 +322,7 @@ fn a_bad_row_shows_at_prepare_and_rolls_back() {
 fn missing_names_and_unknown_operations_are_refused_with_http_200() {
     let server = Server::new();
     let post = |op: &str, headers: &[&str]| {
-        curl("POST", &format!("http://{}/api/transaction/{op}", server.fe(0)))
-            .headers(headers)
-            .send()
+        curl("POST", &format!("http://{}/api/transaction/{op}", server.fe(0))).headers(headers).send()
     };
     post("begin", &["db: shop"]).expect("FAILED", "Empty label.");
     post("begin", &["label: x"]).expect("FAILED", "No database selected.");
@@ -400,24 +331,16 @@ fn missing_names_and_unknown_operations_are_refused_with_http_200() {
 
 #[test]
 fn an_old_frontend_does_not_know_transactions() {
-    let server = Server::with(Config {
-        no_transactions: true,
-        ..Config::default()
-    });
+    let server = Server::with(Config { no_transactions: true, ..Config::default() });
     let reply = server.op("begin", "x");
-    assert_eq!(
-        (reply.text("status"), reply.text("msg")),
-        ("FAILED".into(), "Not implemented".into())
-    );
+    assert_eq!((reply.text("status"), reply.text("msg")), ("FAILED".into(), "Not implemented".into()));
 }
 
 #[test]
 fn enclose_is_not_parsed_in_a_transaction() {
     let server = Server::new();
     assert_eq!(server.op("begin", "plain").status(), "OK");
-    server
-        .load_txn("plain", &["enclose: \""], "1,\"a\",1\n")
-        .expect("OK", "");
+    server.load_txn("plain", &["enclose: \""], "1,\"a\",1\n").expect("OK", "");
     server.op("commit", "plain").expect("OK", "");
     assert_eq!(server.sql("SELECT name FROM shop.orders"), "\"a\"\n");
 }
@@ -425,37 +348,24 @@ fn enclose_is_not_parsed_in_a_transaction() {
 #[test]
 fn a_thousand_rows_go_through_begin_load_prepare_commit() {
     let server = Server::wide();
-    let body: String = (0..1000)
-        .map(|row| format!("{row},name {row},{}\n", row * 7))
-        .collect();
+    let body: String = (0..1000).map(|row| format!("{row},name {row},{}\n", row * 7)).collect();
     server.prepared("thousand", &body);
     server.op("commit", "thousand").expect("OK", "");
-    assert_eq!(
-        server.sql("SELECT COUNT(*), SUM(amount) FROM shop.orders"),
-        "1000\t3496500\n"
-    );
+    assert_eq!(server.sql("SELECT COUNT(*), SUM(amount) FROM shop.orders"), "1000\t3496500\n");
 }
 
 #[test]
 fn faults_refuse_do_and_fail_hold_and_cut() {
     let server = Server::new();
     let faults = server.standin().faults();
-    let refuse = Action::Refuse {
-        status: "INTERNAL_ERROR".into(),
-        message: "too many versions".into(),
-    };
+    let refuse = Action::Refuse { status: "INTERNAL_ERROR".into(), message: "too many versions".into() };
     faults.push(Fault::once(Op::Begin, refuse));
-    server
-        .op("begin", "f")
-        .expect("INTERNAL_ERROR", "too many versions");
+    server.op("begin", "f").expect("INTERNAL_ERROR", "too many versions");
     assert_eq!(server.state("f"), "UNKNOWN");
     server.begun("f", "1,a,1\n");
 
     faults.push(Fault::once(Op::Prepare, Action::DoThenCut));
-    assert_eq!(
-        server.call(server.fe(0), "prepare", "f").try_send().unwrap_err(),
-        52
-    );
+    assert_eq!(server.call(server.fe(0), "prepare", "f").try_send().unwrap_err(), 52);
     assert_eq!(server.state("f"), "PREPARED");
 
     faults.push(Fault::once(Op::Commit, Action::Hold).label("f"));
@@ -469,13 +379,9 @@ fn faults_refuse_do_and_fail_hold_and_cut() {
 
     server.op("begin", "g").expect("OK", "");
     faults.push(Fault::once(Op::Load, Action::CutBody { after_bytes: 8 }));
-    let load = server
-        .call(server.fe(0), "load", "g")
-        .headers(&["column_separator: ,"])
-        .body("1,a,1\n2,b,2\n");
+    let load =
+        server.call(server.fe(0), "load", "g").headers(&["column_separator: ,"]).body("1,a,1\n2,b,2\n");
     assert!(load.try_send().is_err());
-    eventually("the load has let go", || {
-        server.op("rollback", "g").status() == "OK"
-    });
+    eventually("the load has let go", || server.op("rollback", "g").status() == "OK");
     assert_eq!(server.rows(), 1);
 }

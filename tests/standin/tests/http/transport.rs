@@ -9,9 +9,7 @@ const PATH: &str = "/api/shop/orders/_stream_load";
 #[test]
 fn c01_put_without_authorization_is_401_with_a_realm() {
     let server = Server::new();
-    let reply = curl("PUT", &format!("http://{}{PATH}", server.fe(0)))
-        .user(None)
-        .send();
+    let reply = curl("PUT", &format!("http://{}{PATH}", server.fe(0))).user(None).send();
     assert_eq!(reply.code(), 401);
     assert_eq!(reply.header("WWW-Authenticate"), Some("Basic realm=\"\""));
     assert_eq!(reply.text("status"), "FAILED");
@@ -21,24 +19,16 @@ fn c01_put_without_authorization_is_401_with_a_realm() {
 #[test]
 fn c02_put_with_a_wrong_password_is_401_access_denied() {
     let server = Server::new();
-    let reply = curl("PUT", &format!("http://{}{PATH}", server.fe(0)))
-        .user(Some("root:wrong"))
-        .send();
+    let reply = curl("PUT", &format!("http://{}{PATH}", server.fe(0))).user(Some("root:wrong")).send();
     assert_eq!(reply.code(), 401);
-    assert!(
-        reply
-            .text("message")
-            .starts_with("Access denied for root@127.0.0.1")
-    );
+    assert!(reply.text("message").starts_with("Access denied for root@127.0.0.1"));
 }
 
 #[test]
 fn c03_put_without_expect_fails_with_http_200_and_no_redirect() {
     let server = Server::new();
-    let reply = curl("PUT", &format!("http://{}{PATH}", server.fe(0)))
-        .headers(&["Expect:"])
-        .body("1,a,2\n")
-        .send();
+    let reply =
+        curl("PUT", &format!("http://{}{PATH}", server.fe(0))).headers(&["Expect:"]).body("1,a,2\n").send();
     assert_eq!(reply.heads.len(), 1);
     assert_eq!(reply.header("Connection"), Some("close"));
     reply.expect("FAILED", "There is no 100-continue header");
@@ -48,16 +38,9 @@ fn c03_put_without_expect_fails_with_http_200_and_no_redirect() {
 fn c04_put_with_expect_is_redirected_without_userinfo_and_the_connection_closes() {
     let server = Server::new();
     let mut socket = Socket::open(server.fe(0));
-    socket.write(&request(
-        "PUT",
-        PATH,
-        &["Expect: 100-continue", "Content-Length: 6"],
-    ));
+    socket.write(&request("PUT", PATH, &["Expect: 100-continue", "Content-Length: 6"]));
     let answer = socket.read_all();
-    assert!(
-        answer.starts_with("HTTP/1.1 307 Temporary Redirect\r\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 307 Temporary Redirect\r\n"), "{answer}");
     let location = format!("\r\nLocation: http://{}{PATH}\r\n", server.be(0));
     assert!(answer.contains(&location), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "the body is empty: {answer}");
@@ -68,10 +51,7 @@ fn c04_put_with_expect_is_redirected_without_userinfo_and_the_connection_closes(
 fn c05_the_query_string_is_kept_in_the_location() {
     let server = Server::new();
     let url = format!("http://{}{PATH}?a=1&b=%20x", server.fe(0));
-    let reply = curl("PUT", &url)
-        .headers(&["Expect: 100-continue"])
-        .one_hop()
-        .send();
+    let reply = curl("PUT", &url).headers(&["Expect: 100-continue"]).one_hop().send();
     assert_eq!(reply.code(), 307);
     let location = format!("http://{}{PATH}?a=1&b=%20x", server.be(0));
     assert_eq!(reply.header("Location"), Some(location.as_str()));
@@ -110,10 +90,7 @@ fn c08_locations_rotate_over_the_alive_backends() {
     let seen: Vec<String> = (0..4).map(|_| next()).collect();
     assert_ne!(seen[0], seen[1]);
     assert_eq!(seen[0..2], seen[2..4]);
-    assert!(
-        seen.iter()
-            .all(|location| !location.contains(&server.be(1).to_string()))
-    );
+    assert!(seen.iter().all(|location| !location.contains(&server.be(1).to_string())));
 }
 
 #[test]
@@ -134,12 +111,7 @@ fn c10_the_backend_sends_100_continue_when_expected() {
     socket.write(&request(
         "PUT",
         PATH,
-        &[
-            "Expect: 100-continue",
-            "Content-Length: 6",
-            "column_separator: ,",
-            "Connection: close",
-        ],
+        &["Expect: 100-continue", "Content-Length: 6", "column_separator: ,", "Connection: close"],
     ));
     assert!(socket.read_head().starts_with("HTTP/1.1 100 Continue"));
     socket.write("1,a,2\n");
@@ -152,14 +124,8 @@ fn c10_the_backend_sends_100_continue_when_expected() {
 fn c11_bad_credentials_at_the_backend_are_fail_with_http_200() {
     let server = Server::new();
     let put = || curl("PUT", &format!("http://{}{PATH}", server.be(0))).body("1,a,2\n");
-    put()
-        .user(None)
-        .send()
-        .expect("Fail", "no valid Basic authorization");
-    put()
-        .user(Some("root:wrong"))
-        .send()
-        .expect("Fail", "Access denied");
+    put().user(None).send().expect("Fail", "no valid Basic authorization");
+    put().user(Some("root:wrong")).send().expect("Fail", "Access denied");
 }
 
 #[test]
@@ -173,30 +139,18 @@ fn c12_a_chunked_body_is_taken() {
 
 #[test]
 fn c13_a_body_over_the_limit_is_refused_before_it_is_read() {
-    let server = Server::with(Config {
-        streaming_load_max_mb: 1,
-        ..Config::default()
-    });
+    let server = Server::with(Config { streaming_load_max_mb: 1, ..Config::default() });
     let mut socket = Socket::open(server.be(0));
-    socket.write(&request(
-        "PUT",
-        PATH,
-        &["Expect: 100-continue", "Content-Length: 2000000"],
-    ));
+    socket.write(&request("PUT", PATH, &["Expect: 100-continue", "Content-Length: 2000000"]));
     let answer = socket.read_head();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "no 100 Continue: {answer}");
-    let reply = curl("PUT", &format!("http://{}{PATH}", server.be(0)))
-        .body(vec![b'x'; 2_000_000])
-        .send();
+    let reply = curl("PUT", &format!("http://{}{PATH}", server.be(0))).body(vec![b'x'; 2_000_000]).send();
     reply.expect("Fail", "body size 2000000 exceed limit");
 }
 
 #[test]
 fn c14_json_over_the_batch_size_needs_ignore_json_size() {
-    let server = Server::with(Config {
-        streaming_load_max_batch_size_mb: 1,
-        ..Config::default()
-    });
+    let server = Server::with(Config { streaming_load_max_batch_size_mb: 1, ..Config::default() });
     let body = format!("{{\"id\":1,\"name\":\"{}\"}}", " ".repeat(1_200_000));
     let put = |headers: &[&str]| {
         curl("PUT", &format!("http://{}{PATH}", server.be(0)))
@@ -212,21 +166,15 @@ fn c14_json_over_the_batch_size_needs_ignore_json_size() {
 #[test]
 fn c15_an_unknown_format_is_refused() {
     let server = Server::new();
-    server
-        .load(&["format: parquet"], "x")
-        .expect("Fail", "unknown data format");
+    server.load(&["format: parquet"], "x").expect("Fail", "unknown data format");
 }
 
 #[test]
 fn c16_a_timeout_must_be_a_number_in_range() {
     let server = Server::new();
-    server
-        .load(&["timeout: abc"], "1,a,2\n")
-        .expect("Fail", "Invalid timeout format");
+    server.load(&["timeout: abc"], "1,a,2\n").expect("Fail", "Invalid timeout format");
     for timeout in ["timeout: 0", "timeout: 300000"] {
-        server
-            .load(&[timeout], "1,a,2\n")
-            .expect("Fail", "Timeout should between 1 and 259200 seconds");
+        server.load(&[timeout], "1,a,2\n").expect("Fail", "Timeout should between 1 and 259200 seconds");
     }
 }
 
@@ -250,30 +198,15 @@ fn a_post_without_any_length_is_an_empty_body() {
 #[test]
 fn health_counts_backends() {
     let server = Server::wide();
-    let reply = curl("GET", &format!("http://{}/api/health", server.fe(1)))
-        .user(None)
-        .send();
-    assert_eq!(
-        (
-            reply.number("total_backend_num"),
-            reply.number("online_backend_num")
-        ),
-        (2, 2)
-    );
+    let reply = curl("GET", &format!("http://{}/api/health", server.fe(1))).user(None).send();
+    assert_eq!((reply.number("total_backend_num"), reply.number("online_backend_num")), (2, 2));
 }
 
 #[test]
 fn an_advertised_backend_stands_in_the_location() {
-    let config = Config {
-        advertised_be: vec!["be-0.internal:8040".into()],
-        ..Config::default()
-    };
+    let config = Config { advertised_be: vec!["be-0.internal:8040".into()], ..Config::default() };
     let server = Server::with(config);
-    let put = curl("PUT", &format!("http://{}{PATH}", server.fe(0)))
-        .headers(&["Expect: 100-continue"])
-        .one_hop();
-    assert_eq!(
-        put.send().header("Location"),
-        Some("http://be-0.internal:8040/api/shop/orders/_stream_load")
-    );
+    let put =
+        curl("PUT", &format!("http://{}{PATH}", server.fe(0))).headers(&["Expect: 100-continue"]).one_hop();
+    assert_eq!(put.send().header("Location"), Some("http://be-0.internal:8040/api/shop/orders/_stream_load"));
 }
