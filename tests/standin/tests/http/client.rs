@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use starrocks_standin::{Config, Standin};
 
-/// `strict` tells NOT NULL from nullable, `orders` is what most tests load.
+/// `orders` is what most tests load; `users` replaces rows of equal key.
 const TABLES: &str = "
     CREATE DATABASE shop;
     CREATE DATABASE other;
@@ -16,6 +16,8 @@ const TABLES: &str = "
         DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 2 PROPERTIES ('replication_num' = '1');
     CREATE TABLE other.orders (id BIGINT NOT NULL, name VARCHAR(10), amount INT)
         DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 2 PROPERTIES ('replication_num' = '1');
+    CREATE TABLE shop.users (id BIGINT NOT NULL, name VARCHAR(10) NOT NULL, photo VARBINARY)
+        PRIMARY KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 2 PROPERTIES ('replication_num' = '1');
     CREATE TABLE shop.kinds (id BIGINT NOT NULL, flag BOOLEAN, moment DATETIME, price DECIMAL(9,2), big LARGEINT)
         DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 2 PROPERTIES ('replication_num' = '1');
 ";

@@ -318,3 +318,34 @@ fn packed_csv_is_named_by_its_format_and_packed_json_by_its_compression() {
     as_text.expect("Fail", "too many filtered rows");
     assert_eq!(server.rows(), 3);
 }
+
+#[test]
+fn a_primary_key_table_takes_upserts_and_deletes() {
+    let server = Server::new();
+    let users =
+        |headers: &[&str], body| server.load_into("shop/users", headers, body).expect("Success", "OK");
+    users(&[CSV, "columns: id, name"], "1,a\n2,b\n3,c\n");
+    users(&[CSV, "columns: id, name, __op"], "1,A,0\n2,,1\n");
+    users(&["format: json"], "{\"id\":3,\"__op\":1}{\"id\":4,\"name\":\"d\"}");
+    assert_eq!(server.sql("SELECT id, name FROM shop.users ORDER BY id"), "1\tA\n4\td\n");
+    server.load(&[CSV, "partial_update: true"], "1,a,1\n").expect("Fail", "Only primary key table");
+}
+
+#[test]
+fn binary_columns_take_to_binary() {
+    let server = Server::new();
+    let headers = [CSV, STRICT, "columns: id, name, t, photo = to_binary(t, 'hex')"];
+    server.load_into("shop/users", &headers, "1,a,00ff0a\n2,b,\\N\n").expect("Success", "OK");
+    let want = "1\t00FF0A\t0\n2\t\t1\n";
+    let got = server.sql("SELECT id, COALESCE(hex(photo), ''), photo IS NULL FROM shop.users ORDER BY id");
+    assert_eq!(got, want);
+}
+
+#[test]
+fn a_rate_limit_slows_one_connection() {
+    let server = Server::with(Config { be_bytes_per_second: 10_000, ..Config::default() });
+    let body = "1,abcd,1\n".repeat(500);
+    let reply = server.load(&[CSV], &body);
+    reply.expect("Success", "OK");
+    assert!(reply.number("ReadDataTimeMs") >= 400, "{}", reply.body);
+}
