@@ -10,20 +10,20 @@ PROTOX := .tools/bin/protox
 STAGE := tests/stage.sh
 
 build: $(PROTOX)
-	cargo build --release --locked --bin starlift
+	cargo build --release --locked -p starlift
 
 $(PROTOX):
 	cargo install --quiet --locked --root .tools --version 0.10.0 protox --features bin
 
 demo: $(PROTOX)
-	cargo build --release --locked --bin starlift --bin starrocks-standin
+	cargo build --release --locked -p starlift -p starrocks-standin
 	examples/demo.sh target/release
 
 test: $(PROTOX)
 	@$(STAGE) "format" cargo fmt --all --check
 	@$(STAGE) "servers" tests/servers.sh
 	@$(STAGE) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
-	@$(STAGE) "build" cargo test --workspace --locked --no-run
+	@$(STAGE) "build" cargo build --locked -p starlift -p starrocks-standin
 	@$(STAGE) "unit tests" cargo test --workspace --locked --exclude starlift-tests
 	@$(STAGE) "system tests" cargo test --locked -p starlift-tests
 	@$(STAGE) --sum

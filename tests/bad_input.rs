@@ -94,7 +94,8 @@ async fn what_cannot_be_reached_is_told_with_host_and_remedy() {
     let source = place.source.datasource("source");
     let target = place.target.datasource("target", "dw");
 
-    let dead_source = source.replace(&format!("port = {}", place.source.port), &format!("port = {}", dead.port()));
+    let dead_source =
+        source.replace(&format!("port = {}", place.source.port), &format!("port = {}", dead.port()));
     let outcome = place.run(&[dead_source, target.clone()], "", Value::Null).await;
     Place::assert_refused(&outcome, 3, &[&dead.to_string(), "source"]);
 
@@ -127,7 +128,15 @@ async fn all_faults_of_a_script_are_told_at_once() {
     Place::assert_refused(
         &outcome,
         2,
-        &["/version", "kafka", "/steps/0/parameter/column", "splitPk", "8030", "csv or json", "batchDirtyData"],
+        &[
+            "/version",
+            "kafka",
+            "/steps/0/parameter/column",
+            "splitPk",
+            "8030",
+            "csv or json",
+            "batchDirtyData",
+        ],
     );
 
     let outcome = check(dir.path(), "{\n  \"type\": \"job\", // a comment\n}").await;

@@ -28,8 +28,9 @@ pub struct Outcome {
 impl Outcome {
     /// The one document that `--json` prints.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("no JSON document ({error}) in:\n{}\n{}", self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic!("no JSON document ({error}) in:\n{}\n{}", self.stdout, self.stderr)
+        })
     }
 
     #[track_caller]
@@ -55,7 +56,8 @@ impl Cluster {
         let dir = workspace(datasources);
         let grpc = free_address().to_string();
         let http = free_address().to_string();
-        let coordinator = Process::start("coordinator", &mut coordinator_command(dir.path(), &grpc, &http), dir.path());
+        let coordinator =
+            Process::start("coordinator", &mut coordinator_command(dir.path(), &grpc, &http), dir.path());
         let mut cluster = Self { coordinator, workers: Vec::new(), grpc, http, dir };
         cluster.wait_until_ready().await;
         for _ in 0..workers {
@@ -68,7 +70,9 @@ impl Cluster {
         let name = format!("worker-{}", self.workers.len() + 1);
         let mut command = starlift(self.dir.path());
         command.args(["worker", "--coordinator", &self.url(), "--slots", &slots.to_string()]);
-        command.args(["--http", &free_address().to_string(), "--datasources", "datasources.toml"]).args(flags);
+        command
+            .args(["--http", &free_address().to_string(), "--datasources", "datasources.toml"])
+            .args(flags);
         self.workers.push(Process::start(&name, &mut command, self.dir.path()));
     }
 
@@ -152,7 +156,7 @@ pub fn write_job(dir: &Path, script: &Value) -> PathBuf {
 /// `starlift` with nothing inherited that could change what it does.
 pub fn starlift(dir: &Path) -> Command {
     let mut command = Command::new(binary("starlift"));
-    command.current_dir(dir).env("NO_COLOR", "1").env("RUST_LOG", "info");
+    command.current_dir(dir).env("NO_COLOR", "1").env("STARLIFT_LOG", "info");
     command
 }
 

@@ -29,7 +29,8 @@ async fn every_command_answers_and_rest_agrees() {
 
     let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
     let get = |path: String| http.get(format!("{}{path}", cluster.rest())).send();
-    let rest: Value = get(format!("/api/v1/jobs/{job_id}")).await.expect("REST answers").json().await.expect("JSON");
+    let rest: Value =
+        get(format!("/api/v1/jobs/{job_id}")).await.expect("REST answers").json().await.expect("JSON");
     assert_eq!((&rest["job_id"], &rest["state"]), (&status["job_id"], &status["state"]));
     let jobs = get("/api/v1/jobs".into()).await.expect("REST answers").text().await.expect("text");
     assert!(jobs.contains(job_id));

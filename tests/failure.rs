@@ -55,10 +55,14 @@ async fn pressure_never_fails_a_job() {
 async fn a_restarted_coordinator_goes_on_where_it_was() {
     let (source, target) = small_source_and_target().await;
     let mut cluster = Cluster::start(&datasources(&source, &target), 2, 2).await;
-    target.fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 500 } })).await;
-    let script = orders_job(json!({ "preSql": ["truncate table @table"] }), json!({ "speed": { "concurrent": 4 } }));
+    target
+        .fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 500 } }))
+        .await;
+    let script =
+        orders_job(json!({ "preSql": ["truncate table @table"] }), json!({ "speed": { "concurrent": 4 } }));
     let job_id = cluster.submit(&script).await;
-    until("tasks to run", || async { cluster.status(&job_id).await["tasks"]["running"].as_u64() >= Some(1) }).await;
+    until("tasks to run", || async { cluster.status(&job_id).await["tasks"]["running"].as_u64() >= Some(1) })
+        .await;
     cluster.restart_coordinator().await;
 
     let report = cluster.finished(&job_id).await;
@@ -71,9 +75,14 @@ async fn a_restarted_coordinator_goes_on_where_it_was() {
 async fn a_cancelled_job_leaves_nothing_open_and_says_what_is_there() {
     let (source, target) = small_source_and_target().await;
     let cluster = Cluster::start(&datasources(&source, &target), 2, 1).await;
-    target.fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 1500 } })).await;
+    target
+        .fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 1500 } }))
+        .await;
     let job_id = cluster.submit(&orders_job(json!({}), json!({}))).await;
-    until("a transaction to be open", || async { target.transactions().await.iter().any(|one| one.is_open()) }).await;
+    until("a transaction to be open", || async {
+        target.transactions().await.iter().any(|one| one.is_open())
+    })
+    .await;
 
     cluster.client(&["cancel", &job_id]).await.succeeded();
     let report = cluster.finished(&job_id).await;
@@ -85,7 +94,12 @@ async fn a_cancelled_job_leaves_nothing_open_and_says_what_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_rows_fail_the_job_and_are_shown() {
     let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
-    source.run(&["CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20))", "INSERT INTO t VALUES (1, 'fine'), (2, 'far too long')"]).await;
+    source
+        .run(&[
+            "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20))",
+            "INSERT INTO t VALUES (1, 'fine'), (2, 'far too long')",
+        ])
+        .await;
     target
         .run(&[
             "CREATE DATABASE dw",
@@ -104,7 +118,10 @@ async fn refused_rows_fail_the_job_and_are_shown() {
     assert_eq!(outcome.code, 1, "{outcome:?}");
     let report = outcome.json();
     assert_eq!((&report["state"], &report["error"]["code"]), (&json!("FAILED"), &json!("ROWS_REFUSED")));
-    assert!(report["error"]["message"].as_str().is_some_and(|text| text.contains("far too long")), "{report:#}");
+    assert!(
+        report["error"]["message"].as_str().is_some_and(|text| text.contains("far too long")),
+        "{report:#}"
+    );
     assert_eq!(target.count("dw.t").await, 0);
     target.wait_until_nothing_is_open().await;
 }

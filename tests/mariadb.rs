@@ -35,7 +35,8 @@ impl MariaDb {
     /// SIGKILL and a new start on the same data.
     pub async fn restart(&mut self) {
         self.server.kill();
-        self.server = Process::start("mariadb", &mut server_command(self.dir.path(), self.port), self.dir.path());
+        self.server =
+            Process::start("mariadb", &mut server_command(self.dir.path(), self.port), self.dir.path());
         until("MariaDB to come back", || async { self.try_connect().await.is_ok() }).await;
     }
 

@@ -81,14 +81,18 @@ pub async fn assert_identical(source: &MariaDb, target: &Standin) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_costs_no_row_and_doubles_none() {
-    let (source, target) = (MariaDb::start().await, Standin::start(&["--fe-http", "127.0.0.1:0,127.0.0.1:0"]).await);
+    let (source, target) =
+        (MariaDb::start().await, Standin::start(&["--fe-http", "127.0.0.1:0,127.0.0.1:0"]).await);
     fill_source(&source, ROWS).await;
     create_target(&target).await;
     let mut cluster = Cluster::start(&datasources(&source, &target), 3, 2).await;
 
     // Small batches and a pause before each prepare keep every worker busy long enough to be hit.
-    target.fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 300 } })).await;
-    let script = orders_job(json!({ "maxBatchSize": 1_048_576, "preSql": ["truncate table @table"] }), json!({}));
+    target
+        .fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 300 } }))
+        .await;
+    let script =
+        orders_job(json!({ "maxBatchSize": 1_048_576, "preSql": ["truncate table @table"] }), json!({}));
     let job_id = cluster.submit(&script).await;
     crate::process::until("the transfer to be under way", || async {
         cluster.status(&job_id).await["tasks"]["running"].as_u64() >= Some(3)
@@ -121,7 +125,8 @@ async fn run_prints_one_report_that_agrees_with_the_server() {
         assert_eq!(report["rows_loaded"].as_u64(), Some(target.count(part).await), "{format}");
         let transactions = target.transactions().await;
         let job_id = report["job_id"].as_str().expect("a report names its job");
-        let visible = transactions.iter().filter(|one| one.label.contains(job_id) && one.state == "VISIBLE").count();
+        let visible =
+            transactions.iter().filter(|one| one.label.contains(job_id) && one.state == "VISIBLE").count();
         assert_eq!(report["transactions"].as_u64(), Some(visible as u64), "{format}");
         assert_identical(&source, &target).await;
     }

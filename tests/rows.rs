@@ -70,6 +70,9 @@ pub fn assert_same(source: &Rows, target: &Rows) {
 
 /// Rows that `left` has more often than `right`, by their first cell; at most ten.
 fn differing(left: &Rows, right: &Rows) -> Vec<String> {
-    let more = left.by_hash.iter().filter(|(hash, count)| right.by_hash.get(*hash).is_none_or(|other| other < *count));
+    let more = left
+        .by_hash
+        .iter()
+        .filter(|(hash, count)| right.by_hash.get(*hash).is_none_or(|other| other < *count));
     more.map(|(hash, _)| left.names[hash].clone()).take(10).collect()
 }

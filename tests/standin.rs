@@ -50,7 +50,8 @@ impl Standin {
         let mut command = Command::new(binary("starrocks-standin"));
         command.arg("serve").arg("--port-file").arg(&ports).args(["--password", PASSWORD]).args(flags);
         let server = Process::start("standin", &mut command, dir.path());
-        let read = || std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice::<Addresses>(&text).ok());
+        let read =
+            || std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice::<Addresses>(&text).ok());
         until("the stand-in to be ready", || async { read().is_some() }).await;
         let addresses = read().expect("it was there a moment ago");
         let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
@@ -100,7 +101,13 @@ impl Standin {
     }
 
     pub async fn fault(&self, fault: serde_json::Value) {
-        let reply = self.http.post(self.control("/faults")).json(&fault).send().await.expect("the control port answers");
+        let reply = self
+            .http
+            .post(self.control("/faults"))
+            .json(&fault)
+            .send()
+            .await
+            .expect("the control port answers");
         assert!(reply.status().is_success(), "{fault}: {}", reply.text().await.unwrap_or_default());
     }
 

@@ -91,7 +91,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct JobFile {
     /// The job script, in the DataWorks form
-    #[arg(value_name = "JOB")]
+    #[arg(id = "job", value_name = "JOB")]
     pub path: PathBuf,
     /// Value of a `${name}` in the script; may be given many times
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter, env = "STARLIFT_PARAM", value_delimiter = '\u{1f}')]

@@ -38,9 +38,7 @@ impl FromStr for JobId {
     type Err = InvalidJobId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ulid::from_string(text)
-            .map(Self)
-            .map_err(|_| InvalidJobId(text.to_owned()))
+        Ulid::from_string(text).map(Self).map_err(|_| InvalidJobId(text.to_owned()))
     }
 }
 

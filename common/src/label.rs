@@ -46,9 +46,7 @@ impl fmt::Display for Label {
 pub fn is_valid_prefix(prefix: &str) -> bool {
     !prefix.is_empty()
         && prefix.len() <= MAX_PREFIX_BYTES
-        && prefix
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 #[cfg(test)]
@@ -58,43 +56,18 @@ mod tests {
 
     #[test]
     fn the_longest_label_is_within_the_servers_limit() {
-        let task = TaskKey {
-            job: JobId::from_parts(u64::MAX >> 16, u128::MAX >> 48),
-            task: TaskId(u32::MAX),
-        };
-        let label = Label::part(
-            &"p".repeat(MAX_PREFIX_BYTES),
-            AttemptKey {
-                task,
-                epoch: Epoch(u64::MAX),
-            },
-            u32::MAX,
-        );
+        let task =
+            TaskKey { job: JobId::from_parts(u64::MAX >> 16, u128::MAX >> 48), task: TaskId(u32::MAX) };
+        let label =
+            Label::part(&"p".repeat(MAX_PREFIX_BYTES), AttemptKey { task, epoch: Epoch(u64::MAX) }, u32::MAX);
         assert!(label.as_str().len() <= 128, "{} bytes", label.as_str().len());
     }
 
     #[test]
     fn attempts_of_one_task_never_share_a_label() {
-        let task = TaskKey {
-            job: JobId::from_parts(1, 1),
-            task: TaskId(7),
-        };
-        let first = Label::part(
-            "sl",
-            AttemptKey {
-                task,
-                epoch: Epoch(1),
-            },
-            0,
-        );
-        let second = Label::part(
-            "sl",
-            AttemptKey {
-                task,
-                epoch: Epoch(2),
-            },
-            0,
-        );
+        let task = TaskKey { job: JobId::from_parts(1, 1), task: TaskId(7) };
+        let first = Label::part("sl", AttemptKey { task, epoch: Epoch(1) }, 0);
+        let second = Label::part("sl", AttemptKey { task, epoch: Epoch(2) }, 0);
         assert_ne!(first, second);
     }
 }

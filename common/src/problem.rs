@@ -19,12 +19,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            place: String::new(),
-            hint: String::new(),
-        }
+        Self { code, message: message.into(), place: String::new(), hint: String::new() }
     }
 
     #[must_use]

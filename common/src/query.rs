@@ -30,11 +30,7 @@ pub fn select(read: &ReadSpec, range: &TaskRange) -> String {
     sql.push_str(&read.select.join(", "));
     sql.push_str(" FROM ");
     sql.push_str(&table_name(&read.database, &read.table));
-    push_where(
-        &mut sql,
-        read.filter.as_deref(),
-        range_condition(read.key.as_deref(), range).as_deref(),
-    );
+    push_where(&mut sql, read.filter.as_deref(), range_condition(read.key.as_deref(), range).as_deref());
     sql
 }
 
@@ -59,11 +55,7 @@ pub fn range_condition(key: Option<&str>, range: &TaskRange) -> Option<String> {
             let lower = lower.map(|lower| format!("{key} >= {lower}"));
             let upper = upper.map(|upper| format!("{key} < {upper}"));
             let ends: Vec<String> = [lower, upper].into_iter().flatten().collect();
-            Some(if ends.is_empty() {
-                format!("{key} IS NOT NULL")
-            } else {
-                ends.join(" AND ")
-            })
+            Some(if ends.is_empty() { format!("{key} IS NOT NULL") } else { ends.join(" AND ") })
         }
     }
 }
@@ -90,10 +82,7 @@ mod tests {
 
     #[test]
     fn a_filter_cannot_take_the_range_apart() {
-        let range = TaskRange::Keys(KeyRange {
-            lower: Some(-5),
-            upper: Some(10),
-        });
+        let range = TaskRange::Keys(KeyRange { lower: Some(-5), upper: Some(10) });
         assert_eq!(
             select(&read(), &range),
             "SELECT `id`, upper(`name`) FROM `shop`.`or``ders` WHERE (a = 1 or b = 2 -- why\n) AND `id` >= -5 AND `id` < 10"
@@ -102,18 +91,9 @@ mod tests {
 
     #[test]
     fn null_keys_and_open_ranges_never_overlap() {
-        assert_eq!(
-            range_condition(Some("k"), &TaskRange::NullKeys).as_deref(),
-            Some("`k` IS NULL")
-        );
-        let open = TaskRange::Keys(KeyRange {
-            lower: None,
-            upper: None,
-        });
-        assert_eq!(
-            range_condition(Some("k"), &open).as_deref(),
-            Some("`k` IS NOT NULL")
-        );
+        assert_eq!(range_condition(Some("k"), &TaskRange::NullKeys).as_deref(), Some("`k` IS NULL"));
+        let open = TaskRange::Keys(KeyRange { lower: None, upper: None });
+        assert_eq!(range_condition(Some("k"), &open).as_deref(), Some("`k` IS NOT NULL"));
         assert_eq!(range_condition(Some("k"), &TaskRange::Whole), None);
     }
 

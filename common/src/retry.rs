@@ -103,10 +103,7 @@ mod tests {
 
     #[test]
     fn bad_rows_are_permanent_and_an_unknown_word_is_transient() {
-        assert_eq!(
-            classify_server_text("Fail: too many filtered rows"),
-            FailureClass::Permanent
-        );
+        assert_eq!(classify_server_text("Fail: too many filtered rows"), FailureClass::Permanent);
         assert_eq!(
             classify_server_text("INTERNAL_ERROR: close index channel failed"),
             FailureClass::Transient
@@ -115,10 +112,7 @@ mod tests {
 
     #[test]
     fn a_delay_stays_within_its_ceiling() {
-        let backoff = Backoff {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(5),
-        };
+        let backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(5) };
         assert_eq!(backoff.delay(0, 1.0), Duration::from_millis(100));
         assert_eq!(backoff.delay(3, 0.5), Duration::from_millis(400));
         assert_eq!(backoff.delay(60, 1.0), Duration::from_secs(5));

@@ -9,18 +9,12 @@ pub struct CellSpan {
 }
 
 impl CellSpan {
-    pub const NULL: Self = Self {
-        start: u32::MAX,
-        len: u32::MAX,
-    };
+    pub const NULL: Self = Self { start: u32::MAX, len: u32::MAX };
 
     /// `start` and `len` in bytes; `None` when the row is longer than 4 GiB - 2 (no server sends that).
     pub fn new(start: usize, len: usize) -> Option<Self> {
         let start = u32::try_from(start).ok().filter(|start| *start != u32::MAX)?;
-        Some(Self {
-            start,
-            len: u32::try_from(len).ok()?,
-        })
+        Some(Self { start, len: u32::try_from(len).ok()? })
     }
 
     fn of(self, bytes: &[u8]) -> Option<&[u8]> {
@@ -58,11 +52,7 @@ impl<'a> Row<'a> {
 
     /// Cell bytes of the row, as progress and reports count them.
     pub fn bytes_read(&self) -> u64 {
-        self.cells
-            .iter()
-            .filter(|span| **span != CellSpan::NULL)
-            .map(|span| u64::from(span.len))
-            .sum()
+        self.cells.iter().filter(|span| **span != CellSpan::NULL).map(|span| u64::from(span.len)).sum()
     }
 }
 
@@ -110,10 +100,7 @@ mod tests {
         let mut buffer = RowBuffer::default();
         assert!(buffer.push(None) && buffer.push(Some(b"")) && buffer.push(Some(b"x")));
         let row = buffer.row();
-        assert_eq!(
-            row.cells().collect::<Vec<_>>(),
-            [None, Some(&b""[..]), Some(&b"x"[..])]
-        );
+        assert_eq!(row.cells().collect::<Vec<_>>(), [None, Some(&b""[..]), Some(&b"x"[..])]);
         assert_eq!((row.width(), row.bytes_read()), (3, 1));
     }
 }

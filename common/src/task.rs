@@ -146,29 +146,14 @@ mod tests {
 
     #[test]
     fn a_range_holds_its_lower_end_and_not_its_upper_one() {
-        let range = KeyRange {
-            lower: Some(-2),
-            upper: Some(3),
-        };
+        let range = KeyRange { lower: Some(-2), upper: Some(3) };
         assert!(range.contains(-2) && range.contains(2));
         assert!(!range.contains(3) && !range.contains(-3));
     }
 
     #[test]
     fn an_absent_end_is_open() {
-        assert!(
-            KeyRange {
-                lower: None,
-                upper: Some(0)
-            }
-            .contains(Key::MIN)
-        );
-        assert!(
-            KeyRange {
-                lower: Some(0),
-                upper: None
-            }
-            .contains(Key::MAX)
-        );
+        assert!(KeyRange { lower: None, upper: Some(0) }.contains(Key::MIN));
+        assert!(KeyRange { lower: Some(0), upper: None }.contains(Key::MAX));
     }
 }

@@ -17,9 +17,7 @@ pub fn init(format: LogFormat, filter: &str) {
         Ok(parsed) => (parsed, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     // A second call (several commands in one test process) keeps the first set-up.
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
