@@ -435,6 +435,12 @@ impl VisitorMut for Rewriter<'_, '_> {
 
     /// Before the children: a literal beside a column still shows its text here.
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Some(text) = literal_text(expr)
+            && matches!(expr, Expr::UnaryOp { .. })
+            && is_beyond_sqlite(&text)
+        {
+            *expr = raw(text_literal(&text));
+        }
         self.fit_literals(expr);
         ControlFlow::Continue(())
     }
@@ -480,9 +486,7 @@ impl Rewriter<'_, '_> {
         Ok(Some(match expr {
             Expr::Value(value) => match &value.value {
                 Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => raw(text_literal(text)),
-                Value::Number(number, _) if number.len() > 15 && number.parse::<i64>().is_err() => {
-                    raw(text_literal(number))
-                }
+                Value::Number(number, _) if is_beyond_sqlite(number) => raw(text_literal(number)),
                 _ => return Ok(None),
             },
             Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with('@') => {
@@ -585,6 +589,11 @@ impl Rewriter<'_, '_> {
             _ => return Ok(None),
         }))
     }
+}
+
+/// A number that SQLite would keep as a double, with fewer digits than it has.
+fn is_beyond_sqlite(number: &str) -> bool {
+    number.len() > 15 && number.parse::<i64>().is_err()
 }
 
 fn is_comparison(op: &BinaryOperator) -> bool {

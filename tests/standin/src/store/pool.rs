@@ -62,7 +62,7 @@ impl Pool {
         let writer = Connection::open(&self.path)?;
         writer.execute_batch(
             "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
-             PRAGMA wal_autocheckpoint = 2000; PRAGMA busy_timeout = 60000; PRAGMA mmap_size = 1073741824;",
+             PRAGMA wal_autocheckpoint = 2000; PRAGMA busy_timeout = 60000;",
         )?;
         writer.set_prepared_statement_cache_capacity(64);
         functions::register(&writer, &Arc::default())?;
@@ -82,7 +82,7 @@ impl Pool {
         let connection = Connection::open(&self.path)?;
         connection.execute_batch(
             "PRAGMA synchronous = OFF; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 60000;
-             PRAGMA mmap_size = 1073741824; PRAGMA case_sensitive_like = ON;",
+             PRAGMA case_sensitive_like = ON;",
         )?;
         let stop = Arc::<Stop>::default();
         functions::register(&connection, &stop)?;
