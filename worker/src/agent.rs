@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use starlift_common::retry::Backoff;
+use starlift_common::retry::{Backoff, FailureClass};
 use starlift_common::task::{AttemptKey, Outcome};
 use starlift_common::wire::{self, Grant};
 use starlift_proto as pb;
@@ -415,7 +415,9 @@ impl Task {
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Prepared(_) => "prepared",
-        Outcome::Failed { .. } => "failed",
+        Outcome::Failed { class: FailureClass::Transient, .. } => "failed_transient",
+        Outcome::Failed { class: FailureClass::Permanent, .. } => "failed_permanent",
+        Outcome::Failed { class: FailureClass::Distress, .. } => "distress",
         Outcome::GivenBack { .. } => "given_back",
     }
 }

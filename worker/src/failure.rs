@@ -102,6 +102,10 @@ fn call_problem(call: &str, label: &Label, error: &CallError, log: &str, target:
         problem.hint =
             "mend the rows or the target's types; loadProps max_filter_ratio lets a share of them go".into();
     }
+    if error.answer().is_some_and(|answer| answer.is_not_implemented()) {
+        problem.code = Code::Unsupported;
+        problem.hint = "the server has no transaction interface; StarRocks has it from 2.4 on".into();
+    }
     problem.message = format!("{call} of {label}: {}", problem.message);
     let log = first_lines(log);
     if !log.is_empty() {

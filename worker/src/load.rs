@@ -12,7 +12,7 @@ use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
 use starlift_common::task::{AttemptKey, PreparedPart};
 use starlift_remote::starrocks::client::{Begun, CallError, Client, TxnTarget};
-use starlift_remote::starrocks::outcome::TxnState;
+use starlift_remote::starrocks::outcome::{Answer, TxnState};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -67,11 +67,7 @@ impl<'a> Ledger<'a> {
     /// The attempt's requests must have ended before.
     pub(crate) async fn roll_back(&mut self, client: &Client) -> bool {
         let closing = async {
-            loop {
-                self.roll_back_once(client).await;
-                if self.open.is_empty() {
-                    return;
-                }
+            while self.roll_back_once(client).await {
                 sleep(ROLLBACK_PAUSE).await;
             }
         };
@@ -86,23 +82,28 @@ impl<'a> Ledger<'a> {
         self.open.is_empty()
     }
 
-    async fn roll_back_once(&mut self, client: &Client) {
+    /// Asks once for every open label. True while asking again may help: what the server does not know today it will
+    /// not know in a moment either.
+    async fn roll_back_once(&mut self, client: &Client) -> bool {
         let LoadSpec { database, table, .. } = self.spec;
         let mut index = 0;
+        let mut again = false;
         while let Some(label) = self.open.get(index) {
-            let is_closed = match client.rollback(database, table, label).await {
-                Ok(_) => true,
+            let state = match client.rollback(database, table, label).await {
+                Ok(_) => Ok(TxnState::Aborted),
                 Err(error) => {
                     debug!(%label, %error, "rollback was not confirmed");
-                    matches!(client.load_state(database, label).await, Ok(TxnState::Aborted))
+                    client.load_state(database, label).await
                 }
             };
-            if is_closed {
+            if matches!(state, Ok(TxnState::Aborted)) {
                 self.open.remove(index);
             } else {
                 index += 1;
+                again |= !matches!(state, Ok(TxnState::Unknown));
             }
         }
+        again
     }
 }
 
@@ -307,7 +308,8 @@ async fn next(open: &mut Option<OpenPart>, pieces: &mut mpsc::Receiver<Piece>) -
 /// know what the leader did.
 fn may_have_begun(error: &CallError) -> bool {
     use starlift_common::retry::FailureClass::Transient;
-    error.is_unknown() || (error.answer().is_some() && error.class() == Transient)
+    let may_know_little = |answer: &Answer| error.class() == Transient && !answer.says_no_backend();
+    error.is_unknown() || error.answer().is_some_and(may_know_little)
 }
 
 /// A piece of a request's body on its way to the HTTP client.
@@ -533,6 +535,18 @@ mod tests {
         stage.server.answer_next("rollback", 502, "<html>");
         assert!(ledger.roll_back(&stage.client).await);
         assert_eq!(stage.server.calls(), ["begin 0", "load 0", "rollback 0"]);
+    }
+
+    #[tokio::test]
+    async fn a_label_that_the_server_does_not_know_is_left_to_the_coordinator_at_once() {
+        let stage = Stage::set().await;
+        stage.server.answer_next("begin", 200, r#"{"Status":"THRIFT_RPC_ERROR","Message":"timed out"}"#);
+        let mut ledger = stage.ledger();
+        assert!(stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await.is_err());
+        stage.server.answer_next("rollback", 200, r#"{"Status":"FAILED","Message":"No transaction found"}"#);
+        stage.server.forget_labels_after("rollback");
+        assert!(!ledger.roll_back(&stage.client).await);
+        assert_eq!((stage.server.calls().len(), ledger.parts_begun()), (2, 1));
     }
 
     #[tokio::test]

@@ -1,7 +1,5 @@
 //! The worker's metrics, as `/metrics` shows them. Counters only go up; nothing here is read by the program.
 
-use std::sync::atomic::AtomicU64;
-
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,14 +33,10 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(slots: u32) -> Self {
-        let mut registry = Registry::with_prefix("starlift_worker");
-        let slots_gauge = Gauge::<i64>::default();
-        slots_gauge.set(slots.into());
-        registry.register("slots", "tasks it runs at once", slots_gauge);
-        let metrics = Self {
-            registry: Registry::default(),
+        let mut metrics = Self {
+            registry: Registry::with_prefix("starlift_worker"),
             rows_read: Counter::default(),
-            bytes_read: Counter::<u64, AtomicU64>::default(),
+            bytes_read: Counter::default(),
             rows_sent: Counter::default(),
             bytes_sent: Counter::default(),
             // 10 ms to about 3 minutes
@@ -52,24 +46,28 @@ impl Metrics {
             tasks: Family::default(),
             coordinator_failures: Family::default(),
         };
-        registry.register("tasks_running", "tasks it holds", metrics.tasks_running.clone());
-        registry.register("rows_read", "rows read from sources", metrics.rows_read.clone());
+        metrics.register(slots);
+        metrics
+    }
+
+    fn register(&mut self, slots: u32) {
+        let registry = &mut self.registry;
+        let slots_gauge = Gauge::<i64>::default();
+        slots_gauge.set(slots.into());
+        registry.register("slots", "tasks it runs at once", slots_gauge);
+        registry.register("tasks_running", "tasks it holds", self.tasks_running.clone());
+        registry.register("rows_read", "rows read from sources", self.rows_read.clone());
         let help = "cell bytes read from sources";
-        registry.register_with_unit("read", help, Unit::Bytes, metrics.bytes_read.clone());
-        registry.register("rows_sent", "rows in loads that were answered OK", metrics.rows_sent.clone());
+        registry.register_with_unit("read", help, Unit::Bytes, self.bytes_read.clone());
+        registry.register("rows_sent", "rows in loads that were answered OK", self.rows_sent.clone());
         let help = "body bytes of loads that were answered OK";
-        registry.register_with_unit("sent", help, Unit::Bytes, metrics.bytes_sent.clone());
+        registry.register_with_unit("sent", help, Unit::Bytes, self.bytes_sent.clone());
         let help = "from the first byte of a load to its answer";
-        registry.register_with_unit("load", help, Unit::Seconds, metrics.load_seconds.clone());
-        registry.register(
-            "leases_lost",
-            "tasks stopped because their lease ended",
-            metrics.leases_lost.clone(),
-        );
-        registry.register("tasks", "tasks that ended, by outcome", metrics.tasks.clone());
+        registry.register_with_unit("load", help, Unit::Seconds, self.load_seconds.clone());
+        registry.register("leases_lost", "tasks stopped because their lease ended", self.leases_lost.clone());
+        registry.register("tasks", "tasks that ended, by outcome", self.tasks.clone());
         let help = "calls to the coordinator without an answer";
-        registry.register("coordinator_failures", help, metrics.coordinator_failures.clone());
-        Self { registry, ..metrics }
+        registry.register("coordinator_failures", help, self.coordinator_failures.clone());
     }
 
     pub(crate) fn task_ended(&self, outcome: &'static str) {

@@ -52,6 +52,7 @@ struct FakeState {
     states: BTreeMap<String, &'static str>,
     /// The next call of that operation is answered so, after it was done.
     answers: BTreeMap<String, (StatusCode, String)>,
+    forgets_after: Option<&'static str>,
 }
 
 impl FakeStarrocks {
@@ -84,6 +85,11 @@ impl FakeStarrocks {
         self.state().answers.insert(operation.to_owned(), (status, body.to_owned()));
     }
 
+    /// Labels are forgotten whenever this operation was called.
+    pub(crate) fn forget_labels_after(&self, operation: &'static str) {
+        self.state().forgets_after = Some(operation);
+    }
+
     pub(crate) fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -113,6 +119,9 @@ impl FakeState {
             _ => "PREPARE",
         };
         state.states.insert(label, new_state);
+        if state.forgets_after == Some(operation.as_str()) {
+            state.states.clear();
+        }
         let answer = serde_json::json!({"Status": "OK", "TxnId": 7, "NumberLoadedRows": rows}).to_string();
         state.answers.remove(&operation).unwrap_or((StatusCode::OK, answer))
     }
