@@ -297,3 +297,146 @@ impl Meter<'_> {
         self.tools.status.metrics.bytes_read.inc_by(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::AtomicBool;
+
+    use starlift_common::row::RowBuffer;
+
+    use super::*;
+    use crate::encode::Collision;
+    use crate::encode::testing::{Cells, buffer, cells};
+    use crate::metrics::Metrics;
+    use crate::source::ReadError;
+    use crate::testing::load_spec;
+
+    /// Hands out given rows, then ends or stalls.
+    struct Rows {
+        waiting: VecDeque<Cells>,
+        current: RowBuffer,
+        stalls: bool,
+    }
+
+    impl RowSource for Rows {
+        async fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+            match self.waiting.pop_front() {
+                Some(cells) => {
+                    self.current = buffer(&cells);
+                    Ok(Some(self.current.row()))
+                }
+                None if self.stalls => std::future::pending().await,
+                None => Ok(None),
+            }
+        }
+    }
+
+    fn rows(names: &[&str], stalls: bool) -> Rows {
+        let numbered = names.iter().enumerate();
+        let waiting = numbered.map(|(id, name)| cells(&[Some(&id.to_string()), Some(name)])).collect();
+        Rows { waiting, current: RowBuffer::default(), stalls }
+    }
+
+    /// Everything a reader borrows.
+    struct Stage {
+        tools: Tools,
+        control: Control,
+        cut: Notify,
+    }
+
+    impl Stage {
+        fn set() -> Self {
+            let status = Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) };
+            let tools = Tools {
+                datasources: Arc::default(),
+                clients: Clients::new(Arc::default()),
+                segments: SegmentPool::new(4),
+                status: Arc::new(status),
+                clock: crate::agent::now,
+            };
+            Self { tools, control: Control::new(None), cut: Notify::new() }
+        }
+
+        fn reader(&self, pieces: mpsc::Sender<Piece>) -> Reader<'_> {
+            let load = load_spec();
+            let form = Rung::Planned.form(&load, [0; 32]);
+            let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds);
+            let limits = BatchLimits { rows: 2, ..batch_limits(&load, &form) };
+            let Self { tools, control, cut } = self;
+            Reader {
+                cutter: Cutter::new(encoder, limits, tools.segments.clone()),
+                key_column: Some(0),
+                pieces,
+                cut,
+                meter: Meter { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() },
+            }
+        }
+    }
+
+    fn text(piece: Option<Piece>) -> String {
+        match piece {
+            Some(Piece::Segment(segment)) => String::from_utf8(segment.bytes.clone()).expect("UTF-8"),
+            Some(Piece::End(size)) => format!("end of {}", size.rows),
+            Some(Piece::Finish) => "finish".into(),
+            None => "nothing".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_row_comes_out_once_and_the_finish_comes_last() {
+        let stage = Stage::set();
+        let (sender, mut pieces) = mpsc::channel(16);
+        let read = stage.reader(sender).run(&mut rows(&["a", "b", "c"], false)).await.expect("read");
+        let mut heard = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            heard.push(text(Some(piece)));
+        }
+        assert_eq!(heard, ["0\x01a\x021\x01b\x02", "end of 2", "2\x01c\x02", "end of 1", "finish"]);
+        assert_eq!((read.rows, read.bytes), (3, 6));
+        assert_eq!(stage.control.progress.get().rows_read, 3);
+    }
+
+    #[tokio::test]
+    async fn a_stalled_source_does_not_hold_up_a_batch_that_must_end() {
+        let stage = Stage::set();
+        let (sender, mut pieces) = mpsc::channel(16);
+        let mut source = rows(&["a"], true);
+        let mut reading = pin!(stage.reader(sender).run(&mut source));
+        let waiting = async {
+            tokio::task::yield_now().await;
+            stage.cut.notify_one();
+            (text(pieces.recv().await), text(pieces.recv().await))
+        };
+        tokio::select! {
+            biased;
+            _ = &mut reading => panic!("the source never ends"),
+            heard = waiting => assert_eq!(heard, ("0\x01a\x02".to_owned(), "end of 1".to_owned())),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_fits_no_form_is_named_by_its_key() {
+        let stage = Stage::set();
+        let (sender, _pieces) = mpsc::channel(16);
+        let failure = stage.reader(sender).run(&mut rows(&["a", "b\x01"], false)).await;
+        let Err(Failure::Row { error, key }) = failure else {
+            panic!("a separator in a value was let through")
+        };
+        assert_eq!(error, EncodeError::Collision { column: 1, with: Collision::Delimiter });
+        assert_eq!(key.as_deref(), Some("1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_keeps_to_its_speed_limit() {
+        let stage = Stage::set();
+        stage.control.set_speed(1 << 20);
+        let (sender, mut pieces) = mpsc::channel(1024);
+        let big = "x".repeat(64 << 10);
+        let started = (stage.tools.clock)();
+        stage.reader(sender).run(&mut rows(&[big.as_str(); 64], false)).await.expect("read");
+        let seconds = ((stage.tools.clock)() - started).as_secs_f64();
+        assert!((3.7..4.2).contains(&seconds), "4 MiB at 1 MiB/s took {seconds} s");
+        while pieces.recv().await.is_some() {}
+    }
+}
