@@ -81,7 +81,11 @@ impl RowSource for MysqlSource {
             }
             Err(error) => {
                 self.is_over = true;
-                return Err(self.statement.explain(&error));
+                let mut error = self.statement.explain(&error);
+                if error.problem.code == Code::ConnectFailed {
+                    error.problem.code = Code::ReadFailed;
+                }
+                return Err(error);
             }
         };
         if row.len() != self.width {
