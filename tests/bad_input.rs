@@ -17,7 +17,8 @@ struct Place {
 
 impl Place {
     async fn start() -> Self {
-        let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
+        let flags = ["--backend-death-notice-ms", "0"];
+        let (source, target) = (MariaDb::start().await, Standin::start(&flags).await);
         source.run(&["CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20))"]).await;
         source.run(&["INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)"]).await;
         target
@@ -113,8 +114,34 @@ async fn what_cannot_be_reached_is_told_with_host_and_remedy() {
 
     place.target.post("/be/0/down").await;
     let outcome = place.run(&[source, target], "", Value::Null).await;
-    Place::assert_refused(&outcome, 3, &["backend"]);
+    Place::assert_refused(&outcome, 3, &["NO_BACKEND_ALIVE", "SHOW BACKENDS"]);
     place.assert_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_under_an_unreachable_name_is_told_and_mended_by_the_address_map() {
+    let registered = free_address().to_string();
+    let source = MariaDb::start().await;
+    source.run(&["CREATE TABLE t (id INT)", "INSERT INTO t VALUES (1), (2)"]).await;
+    let target = Standin::start(&["--advertise-be", &registered]).await;
+    target.run(&["CREATE DATABASE dw", "CREATE TABLE dw.t (id INT) DUPLICATE KEY(id)"]).await;
+    let script = job(
+        "mysql",
+        json!({ "datasource": "source", "table": "t", "column": ["id"] }),
+        json!({ "datasource": "target", "table": "t", "column": ["id"], "loadProps": {} }),
+        json!({ "speed": { "concurrent": 1 } }),
+    );
+    let (source, entry) = (source.datasource("source"), target.datasource("target", "dw"));
+
+    let dir = workspace(&[source.clone(), entry.clone()]);
+    let outcome = run(dir.path(), &script, &[]).await;
+    Place::assert_refused(&outcome, 3, &["BACKEND_UNREACHABLE", &registered, "address_map"]);
+
+    let mapped =
+        format!("{entry}address_map = {{ \"{registered}\" = \"{}\" }}\n", target.addresses.be_http[0]);
+    let dir = workspace(&[source, mapped]);
+    run(dir.path(), &script, &[]).await.succeeded();
+    assert_eq!(target.count("dw.t").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use crate::process::{Process, binary, free_address, output, until};
 
 /// A coordinator, its workers, and a directory with data sources and job files.
-pub struct Cluster {
-    pub coordinator: Process,
-    pub workers: Vec<Process>,
+pub(crate) struct Cluster {
+    pub(crate) coordinator: Process,
+    pub(crate) workers: Vec<Process>,
     grpc: String,
     http: String,
     dir: TempDir,
@@ -19,22 +19,22 @@ pub struct Cluster {
 
 /// What a command of `starlift` printed and how it exited.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Outcome {
     /// The one document that `--json` prints.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
             panic!("no JSON document ({error}) in:\n{}\n{}", self.stdout, self.stderr)
         })
     }
 
     #[track_caller]
-    pub fn succeeded(self) -> Self {
+    pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
@@ -52,12 +52,22 @@ impl From<Output> for Outcome {
 
 impl Cluster {
     /// Starts a coordinator and `workers` workers with `slots` each.
-    pub async fn start(datasources: &[String], workers: usize, slots: u32) -> Self {
+    pub(crate) async fn start(datasources: &[String], workers: usize, slots: u32) -> Self {
+        Self::start_with(datasources, workers, slots, &[]).await
+    }
+
+    /// As [`Cluster::start`], with further flags for the coordinator.
+    pub(crate) async fn start_with(
+        datasources: &[String],
+        workers: usize,
+        slots: u32,
+        flags: &[&str],
+    ) -> Self {
         let dir = workspace(datasources);
         let grpc = free_address().to_string();
         let http = free_address().to_string();
-        let coordinator =
-            Process::start("coordinator", &mut coordinator_command(dir.path(), &grpc, &http), dir.path());
+        let mut command = coordinator_command(dir.path(), &grpc, &http);
+        let coordinator = Process::start("coordinator", command.args(flags), dir.path());
         let mut cluster = Self { coordinator, workers: Vec::new(), grpc, http, dir };
         cluster.wait_until_ready().await;
         for _ in 0..workers {
@@ -66,7 +76,7 @@ impl Cluster {
         cluster
     }
 
-    pub fn add_worker(&mut self, slots: u32, flags: &[&str]) {
+    pub(crate) fn add_worker(&mut self, slots: u32, flags: &[&str]) {
         let name = format!("worker-{}", self.workers.len() + 1);
         let mut command = starlift(self.dir.path());
         command.args(["worker", "--coordinator", &self.url(), "--slots", &slots.to_string()]);
@@ -77,7 +87,7 @@ impl Cluster {
     }
 
     /// SIGKILL and a new start on the same state and addresses.
-    pub async fn restart_coordinator(&mut self) {
+    pub(crate) async fn restart_coordinator(&mut self) {
         self.coordinator.kill();
         let mut command = coordinator_command(self.dir.path(), &self.grpc, &self.http);
         self.coordinator = Process::start("coordinator-again", &mut command, self.dir.path());
@@ -93,42 +103,42 @@ impl Cluster {
         .await;
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.grpc)
     }
 
     /// `http://host:port` of the coordinator's REST side.
-    pub fn rest(&self) -> String {
+    pub(crate) fn rest(&self) -> String {
         format!("http://{}", self.http)
     }
 
     /// Runs a client command such as `submit` to its end.
-    pub async fn client(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) async fn client(&self, arguments: &[&str]) -> Outcome {
         let mut command = starlift(self.dir.path());
         command.args(arguments).args(["--coordinator", &self.url()]);
         output(command).await.into()
     }
 
     /// Submits the script and answers its job id.
-    pub async fn submit(&self, script: &Value) -> String {
+    pub(crate) async fn submit(&self, script: &Value) -> String {
         let file = self.write_job(script);
         let outcome = self.client(&["submit", &file.display().to_string(), "--json"]).await.succeeded();
         outcome.json()["job_id"].as_str().expect("a submitted job has an id").to_owned()
     }
 
     /// Submits and waits for the end; the final report is on stdout.
-    pub async fn submit_and_watch(&self, script: &Value) -> Outcome {
+    pub(crate) async fn submit_and_watch(&self, script: &Value) -> Outcome {
         let file = self.write_job(script);
         self.client(&["submit", &file.display().to_string(), "--watch", "--json"]).await
     }
 
     /// The job's status now.
-    pub async fn status(&self, job_id: &str) -> Value {
+    pub(crate) async fn status(&self, job_id: &str) -> Value {
         self.client(&["status", job_id, "--json"]).await.succeeded().json()
     }
 
     /// Waits for the end of the job and answers its report.
-    pub async fn finished(&self, job_id: &str) -> Value {
+    pub(crate) async fn finished(&self, job_id: &str) -> Value {
         let watched = self.client(&["watch", job_id, "--json"]).await;
         let report = self.client(&["report", job_id, "--json"]).await.succeeded().json();
         assert_eq!(watched.code == 0, report["state"] == "SUCCEEDED", "{watched:?}");
@@ -141,27 +151,27 @@ impl Cluster {
 }
 
 /// A temporary directory with a data source file.
-pub fn workspace(datasources: &[String]) -> TempDir {
+pub(crate) fn workspace(datasources: &[String]) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("datasources.toml"), datasources.join("\n")).expect("it is writable");
     dir
 }
 
-pub fn write_job(dir: &Path, script: &Value) -> PathBuf {
+pub(crate) fn write_job(dir: &Path, script: &Value) -> PathBuf {
     let file = dir.join("job.json");
     std::fs::write(&file, script.to_string()).expect("the test's directory is writable");
     file
 }
 
 /// `starlift` with nothing inherited that could change what it does.
-pub fn starlift(dir: &Path) -> Command {
+pub(crate) fn starlift(dir: &Path) -> Command {
     let mut command = Command::new(binary("starlift"));
     command.current_dir(dir).env("NO_COLOR", "1").env("STARLIFT_LOG", "info");
     command
 }
 
 /// `starlift run` in one process, to its end.
-pub async fn run(dir: &Path, script: &Value, flags: &[&str]) -> Outcome {
+pub(crate) async fn run(dir: &Path, script: &Value, flags: &[&str]) -> Outcome {
     let file = write_job(dir, script);
     let mut command = starlift(dir);
     command.arg("run").arg(file).args(["--json", "--datasources", "datasources.toml"]).args(flags);
@@ -176,7 +186,7 @@ fn coordinator_command(dir: &Path, grpc: &str, http: &str) -> Command {
 }
 
 /// A job script from its two `parameter` objects and its `setting`.
-pub fn job(reader_type: &str, reader: Value, writer: Value, setting: Value) -> Value {
+pub(crate) fn job(reader_type: &str, reader: Value, writer: Value, setting: Value) -> Value {
     json!({
         "type": "job",
         "version": "2.0",

@@ -9,22 +9,21 @@ use tempfile::TempDir;
 
 use crate::process::{Process, free_address, output, until};
 
-pub const USER: &str = "loader";
-pub const PASSWORD: &str = "l0ad-me";
-pub const DATABASE: &str = "shop";
+pub(crate) const USER: &str = "loader";
+pub(crate) const PASSWORD: &str = "l0ad-me";
+pub(crate) const DATABASE: &str = "shop";
 
 /// A running server with one database and one user.
-pub struct MariaDb {
-    pub port: u16,
+pub(crate) struct MariaDb {
+    pub(crate) port: u16,
     server: Process,
     dir: TempDir,
 }
 
 impl MariaDb {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let data = dir.path().join("data");
-        install(&data).await;
+        install(dir.path()).await;
         let port = free_address().port();
         let server = Process::start("mariadb", &mut server_command(dir.path(), port), dir.path());
         let database = Self { port, server, dir };
@@ -33,14 +32,14 @@ impl MariaDb {
     }
 
     /// SIGKILL and a new start on the same data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server.kill();
         self.server =
             Process::start("mariadb", &mut server_command(self.dir.path(), self.port), self.dir.path());
         until("MariaDB to come back", || async { self.try_connect().await.is_ok() }).await;
     }
 
-    pub async fn connect(&self) -> Conn {
+    pub(crate) async fn connect(&self) -> Conn {
         self.try_connect().await.expect("MariaDB accepts its own user")
     }
 
@@ -55,7 +54,7 @@ impl MariaDb {
         Conn::new(options).await
     }
 
-    pub async fn run(&self, statements: &[&str]) {
+    pub(crate) async fn run(&self, statements: &[&str]) {
         let mut conn = self.connect().await;
         for statement in statements {
             conn.query_drop(*statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -64,7 +63,7 @@ impl MariaDb {
     }
 
     /// The data source entry for a job.
-    pub fn datasource(&self, name: &str) -> String {
+    pub(crate) fn datasource(&self, name: &str) -> String {
         format!(
             "[{name}]\ntype = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"{DATABASE}\"\n\
              username = \"{USER}\"\npassword = \"{PASSWORD}\"\n",
@@ -73,9 +72,9 @@ impl MariaDb {
     }
 }
 
-async fn install(data: &Path) {
+async fn install(dir: &Path) {
     let mut command = Command::new("mariadb-install-db");
-    command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).args([
+    command.arg("--no-defaults").args(places(dir)).args([
         "--auth-root-authentication-method=normal",
         "--skip-test-db",
         "--skip-name-resolve",
@@ -99,7 +98,7 @@ fn server_command(dir: &Path, port: u16) -> Command {
     let mut command = Command::new(server.unwrap_or("mariadbd"));
     command
         .arg("--no-defaults")
-        .arg(format!("--datadir={}", dir.join("data").display()))
+        .args(places(dir))
         .arg(format!("--socket={}", dir.join("mariadb.sock").display()))
         .arg(format!("--pid-file={}", dir.join("mariadb.pid").display()))
         .arg(format!("--init-file={}", init.display()))
@@ -116,6 +115,11 @@ fn server_command(dir: &Path, port: u16) -> Command {
         command.arg("--user=root");
     }
     command
+}
+
+/// Data and temporary files, which must not be shared with another server.
+fn places(dir: &Path) -> [String; 2] {
+    [format!("--datadir={}", dir.join("data").display()), format!("--tmpdir={}", dir.display())]
 }
 
 fn running_as_root() -> bool {

@@ -8,13 +8,13 @@ use crate::rows;
 use crate::standin::Standin;
 
 /// Rows of the large table; the job must survive a killed worker in the middle of it.
-pub const ROWS: u32 = 200_000;
+pub(crate) const ROWS: u32 = 200_000;
 
 const COLUMNS: &str = "id, shop, amount, ratio, remark, city, created, day, note";
 
 /// A table with NULL and negative keys, doubled keys, text of several scripts, tabs, newlines, backslashes, quotes,
 /// empty strings beside NULLs, decimals and microseconds.
-pub async fn fill_source(source: &MariaDb, rows: u32) {
+pub(crate) async fn fill_source(source: &MariaDb, rows: u32) {
     let insert = format!(
         "INSERT INTO orders SELECT \
            IF(seq % 50 = 0, NULL, CAST(seq AS SIGNED) * 3 - {rows}), \
@@ -39,7 +39,7 @@ pub async fn fill_source(source: &MariaDb, rows: u32) {
 }
 
 /// The same columns at the target.
-pub async fn create_target(target: &Standin) {
+pub(crate) async fn create_target(target: &Standin) {
     target
         .run(&[
             "CREATE DATABASE dw",
@@ -51,7 +51,7 @@ pub async fn create_target(target: &Standin) {
 }
 
 /// Reads `orders` by `id` and loads it; `writer` and `setting` are merged into the defaults.
-pub fn orders_job(writer: Value, setting: Value) -> Value {
+pub(crate) fn orders_job(writer: Value, setting: Value) -> Value {
     let columns: Vec<&str> = COLUMNS.split(", ").collect();
     let mut target = json!({ "datasource": "target", "table": "orders", "column": columns, "loadProps": {} });
     merge(&mut target, writer);
@@ -68,12 +68,12 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 /// The data sources `source` and `target`.
-pub fn datasources(source: &MariaDb, target: &Standin) -> Vec<String> {
+pub(crate) fn datasources(source: &MariaDb, target: &Standin) -> Vec<String> {
     vec![source.datasource("source"), target.datasource("target", "dw")]
 }
 
 /// Panics unless the target holds the source's rows, each as often.
-pub async fn assert_identical(source: &MariaDb, target: &Standin) {
+pub(crate) async fn assert_identical(source: &MariaDb, target: &Standin) {
     let wanted = rows::read(source.connect().await, &format!("SELECT {COLUMNS} FROM shop.orders")).await;
     let found = rows::read(target.connect().await, &format!("SELECT {COLUMNS} FROM dw.orders")).await;
     rows::assert_same(&wanted, &found);
@@ -88,9 +88,7 @@ async fn a_killed_worker_costs_no_row_and_doubles_none() {
     let mut cluster = Cluster::start(&datasources(&source, &target), 3, 2).await;
 
     // Small batches and a pause before each prepare keep every worker busy long enough to be hit.
-    target
-        .fault(json!({ "op": "prepare", "count": null, "action": { "do": "delay_before", "ms": 300 } }))
-        .await;
+    target.fault(json!({ "op": "prepare", "count": null, "do": "delay_before", "ms": 300 })).await;
     let script =
         orders_job(json!({ "maxBatchSize": 1_048_576, "preSql": ["truncate table @table"] }), json!({}));
     let job_id = cluster.submit(&script).await;
@@ -106,6 +104,10 @@ async fn a_killed_worker_costs_no_row_and_doubles_none() {
     assert!(report["retries"].as_u64() >= Some(1), "the killed worker's task was granted again: {report:#}");
     assert_identical(&source, &target).await;
     target.wait_until_nothing_is_open().await;
+    for worker in &cluster.workers[1..] {
+        let peak = worker.peak_memory();
+        assert!((1..200 << 20).contains(&peak), "a worker's peak memory is {peak} bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long anything may take to start or to end. Generous: the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A binary of this workspace, built beside the tests.
-pub fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let built = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join(name);
     assert!(built.exists(), "{} is missing; `make test` builds it, or: cargo build --bins", built.display());
@@ -20,7 +20,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A running child. Killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
     log: PathBuf,
@@ -28,7 +28,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with both outputs in one log file under `dir`.
-    pub fn start(name: &str, command: &mut Command, dir: &Path) -> Self {
+    pub(crate) fn start(name: &str, command: &mut Command, dir: &Path) -> Self {
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).expect("the test's directory is writable");
         let errors = output.try_clone().expect("a file handle can be doubled");
@@ -42,20 +42,20 @@ impl Process {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // It may have ended by itself already.
         let _already_gone = self.child.kill();
         let _status = self.child.wait();
     }
 
     /// Another signal, by its name.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {}", self.name);
     }
 
     /// Waits for the end; panics with the log if that does not come.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
@@ -66,12 +66,12 @@ impl Process {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Peak resident memory so far, in bytes; Linux only.
-    pub fn peak_memory(&self) -> u64 {
+    pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or("VmHWM: 0 kB");
         line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -93,20 +93,20 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// Runs a command to its end without blocking the test's runtime.
-pub async fn output(mut command: Command) -> Output {
+pub(crate) async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().expect("the command starts"))
         .await
         .expect("the command does not panic")
 }
 
 /// An address on the loopback that was free a moment ago.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback has free ports");
     listener.local_addr().expect("a bound listener has an address")
 }
 
 /// Waits until `done` answers true; panics with `what` otherwise.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !done().await {
         assert!(Instant::now() < deadline, "waited {} s in vain for {what}", PATIENCE.as_secs());

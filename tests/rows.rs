@@ -9,15 +9,15 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// How often each row occurs, by the hash of its cells.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rows {
-    pub count: u64,
+pub(crate) struct Rows {
+    pub(crate) count: u64,
     by_hash: HashMap<u128, u64>,
     /// The first cell of each row, to name it in a message.
     names: HashMap<u128, String>,
 }
 
 /// Reads the result of `query`, all of it.
-pub async fn read(mut conn: Conn, query: &str) -> Rows {
+pub(crate) async fn read(mut conn: Conn, query: &str) -> Rows {
     let mut rows = Rows { count: 0, by_hash: HashMap::new(), names: HashMap::new() };
     let mut result = conn.query_iter(query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
     let mut text = Vec::new();
@@ -57,7 +57,7 @@ fn canonical(cell: &[u8]) -> &[u8] {
 }
 
 /// Panics and names a few rows that one side lacks.
-pub fn assert_same(source: &Rows, target: &Rows) {
+pub(crate) fn assert_same(source: &Rows, target: &Rows) {
     let missing = differing(source, target);
     let extra = differing(target, source);
     assert!(

@@ -10,40 +10,41 @@ use tempfile::TempDir;
 
 use crate::process::{Process, binary, until};
 
-pub const USER: &str = "root";
-pub const PASSWORD: &str = "st4rs";
+pub(crate) const USER: &str = "root";
+pub(crate) const PASSWORD: &str = "st4rs";
 
 /// What `serve` prints when it is ready: addresses `host:port`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Addresses {
-    pub mysql: String,
-    pub fe_http: Vec<String>,
-    pub control: String,
+pub(crate) struct Addresses {
+    pub(crate) mysql: String,
+    pub(crate) fe_http: Vec<String>,
+    pub(crate) be_http: Vec<String>,
+    pub(crate) control: String,
 }
 
 /// A transaction as the control port lists it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Transaction {
-    pub label: String,
-    pub state: String,
+pub(crate) struct Transaction {
+    pub(crate) label: String,
+    pub(crate) state: String,
 }
 
 impl Transaction {
     /// Neither aborted nor published: it holds a slot at the server.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state.as_str(), "ABORTED" | "VISIBLE" | "COMMITTED")
     }
 }
 
-pub struct Standin {
-    pub addresses: Addresses,
+pub(crate) struct Standin {
+    pub(crate) addresses: Addresses,
     http: reqwest::Client,
     _server: Process,
     _dir: TempDir,
 }
 
 impl Standin {
-    pub async fn start(flags: &[&str]) -> Self {
+    pub(crate) async fn start(flags: &[&str]) -> Self {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ports = dir.path().join("ports.json");
@@ -58,7 +59,7 @@ impl Standin {
         Self { addresses, http, _server: server, _dir: dir }
     }
 
-    pub async fn connect(&self) -> Conn {
+    pub(crate) async fn connect(&self) -> Conn {
         let (host, port) = self.addresses.mysql.rsplit_once(':').expect("host:port");
         let options = OptsBuilder::default()
             .ip_or_hostname(host)
@@ -69,7 +70,7 @@ impl Standin {
         Conn::new(options).await.expect("the stand-in accepts its own user")
     }
 
-    pub async fn run(&self, statements: &[&str]) {
+    pub(crate) async fn run(&self, statements: &[&str]) {
         let mut conn = self.connect().await;
         for statement in statements {
             conn.query_drop(*statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -77,13 +78,13 @@ impl Standin {
         conn.disconnect().await.expect("a clean goodbye");
     }
 
-    pub async fn count(&self, table: &str) -> u64 {
+    pub(crate) async fn count(&self, table: &str) -> u64 {
         let mut conn = self.connect().await;
         let count = conn.query_first(format!("SELECT COUNT(*) FROM {table}")).await;
         count.expect("a count").expect("one row")
     }
 
-    pub async fn transactions(&self) -> Vec<Transaction> {
+    pub(crate) async fn transactions(&self) -> Vec<Transaction> {
         #[derive(Deserialize)]
         struct State {
             transactions: Vec<Transaction>,
@@ -93,14 +94,14 @@ impl Standin {
     }
 
     /// Waits until no transaction holds a slot any more.
-    pub async fn wait_until_nothing_is_open(&self) {
+    pub(crate) async fn wait_until_nothing_is_open(&self) {
         until("all transactions to be closed", || async {
             self.transactions().await.iter().all(|transaction| !transaction.is_open())
         })
         .await;
     }
 
-    pub async fn fault(&self, fault: serde_json::Value) {
+    pub(crate) async fn fault(&self, fault: serde_json::Value) {
         let reply = self
             .http
             .post(self.control("/faults"))
@@ -111,7 +112,7 @@ impl Standin {
         assert!(reply.status().is_success(), "{fault}: {}", reply.text().await.unwrap_or_default());
     }
 
-    pub async fn post(&self, path: &str) {
+    pub(crate) async fn post(&self, path: &str) {
         let request = self.http.post(self.control(path)).timeout(Duration::from_secs(10));
         let reply = request.send().await.expect("the control port answers");
         assert!(reply.status().is_success(), "{path}: {}", reply.text().await.unwrap_or_default());
@@ -122,7 +123,7 @@ impl Standin {
     }
 
     /// The data source entry for a job.
-    pub fn datasource(&self, name: &str, database: &str) -> String {
+    pub(crate) fn datasource(&self, name: &str, database: &str) -> String {
         let (host, port) = self.addresses.mysql.rsplit_once(':').expect("host:port");
         let load_urls = serde_json::to_string(&self.addresses.fe_http).expect("strings");
         format!(
