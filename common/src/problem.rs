@@ -99,6 +99,7 @@ codes! {
     InvalidSql = "INVALID_SQL", Input;
     JobChanged = "JOB_CHANGED", Input;
     UnknownJob = "UNKNOWN_JOB", Input;
+    JobNotEnded = "JOB_NOT_ENDED", Input;
     ConnectFailed = "CONNECT_FAILED", Outside;
     LoginFailed = "LOGIN_FAILED", Outside;
     NoPrivilege = "NO_PRIVILEGE", Outside;

@@ -45,6 +45,8 @@ pub struct Column {
     pub hidden: bool,
     /// Part of the table's key.
     pub is_key: bool,
+    /// An index or the sort order begins with it, so that a range of it is found without reading the whole table.
+    pub is_sorted: bool,
 }
 
 /// The column of that name, without regard to case.

@@ -181,3 +181,117 @@ impl<S: Store> Driver<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use starlift_common::datasource::Datasources;
+    use starlift_common::ids::JobId;
+    use starlift_common::job::JobState;
+    use starlift_common::problem::Code;
+
+    use super::*;
+    use crate::state::Rules;
+    use crate::store::Write;
+
+    /// A store in memory that can be told to fail.
+    #[derive(Clone, Default)]
+    struct MemoryStore {
+        pairs: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+        is_broken: Arc<AtomicBool>,
+    }
+
+    impl MemoryStore {
+        fn keys(&self) -> Vec<String> {
+            self.pairs.lock().unwrap().keys().cloned().collect()
+        }
+    }
+
+    impl Store for MemoryStore {
+        async fn load(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+            Ok(self.pairs.lock().unwrap().clone().into_iter().collect())
+        }
+
+        async fn save(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+            if self.is_broken.load(Ordering::Relaxed) {
+                return Err(StoreError::Failed { operation: "write", source: "the disk is full".into() });
+            }
+            let mut pairs = self.pairs.lock().unwrap();
+            for Write { key, value } in writes {
+                match value {
+                    Some(value) => pairs.insert(key, value),
+                    None => pairs.remove(&key),
+                };
+            }
+            Ok(())
+        }
+    }
+
+    fn job() -> JobId {
+        JobId::from_parts(1, 1)
+    }
+
+    fn submit(ticket: Ticket) -> Event {
+        Event::Submit { ticket, job: job(), name: "orders".into(), script: "{ not json".into() }
+    }
+
+    /// A running loop over `store`.
+    fn start(
+        store: &MemoryStore,
+        shutdown: &CancellationToken,
+    ) -> (Handle, tokio::task::JoinHandle<Result<(), StoreError>>) {
+        let rules = Rules { lease: Duration::from_secs(15), attempts: 3 };
+        let (driver, handle) = Driver::new(State::new(rules), store.clone(), Clock::start());
+        let mut performer = Performer::new(handle.clone(), Arc::new(Datasources::default()));
+        let shutdown = shutdown.clone();
+        let running = tokio::spawn(async move { driver.run(Vec::new(), &mut performer, &shutdown).await });
+        (handle, running)
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_after_the_save_and_effects_are_carried_out() {
+        let (store, shutdown) = (MemoryStore::default(), CancellationToken::new());
+        let (handle, running) = start(&store, &shutdown);
+        assert_eq!(handle.ask(submit).await, Ok(Answer::Accepted));
+        assert!(store.keys().contains(&format!("job/{}", job())), "{:?}", store.keys());
+        // Planning reads the script, which is broken: the job fails, with a report.
+        let code = loop {
+            let look = |state: &State, _| state.job(job()).and_then(|job| job.report().cloned());
+            if let Some(report) = handle.read(look).await.unwrap() {
+                assert_eq!(report.state, JobState::Failed);
+                break report.error.as_ref().map(|problem| problem.code);
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(code, Some(Code::InvalidScript));
+        assert!(store.keys().contains(&format!("report/{}", job())));
+        shutdown.cancel();
+        assert!(running.await.unwrap().is_ok());
+        assert_eq!(handle.ask(submit).await, Err(Stopped));
+    }
+
+    #[tokio::test]
+    async fn a_failed_save_answers_nobody_and_ends_the_loop() {
+        let (store, shutdown) = (MemoryStore::default(), CancellationToken::new());
+        let (handle, running) = start(&store, &shutdown);
+        store.is_broken.store(true, Ordering::Relaxed);
+        assert_eq!(handle.ask(submit).await, Err(Stopped));
+        assert!(matches!(running.await.unwrap(), Err(StoreError::Failed { .. })));
+        assert_eq!(store.keys(), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_for_work_is_answered_when_its_wait_is_over() {
+        let (store, shutdown) = (MemoryStore::default(), CancellationToken::new());
+        let (handle, _running) = start(&store, &shutdown);
+        let until = handle.deadline(Duration::from_secs(5));
+        let worker = crate::state::tests::info("w1");
+        let began = Instant::now();
+        let answer = handle.ask(|ticket| Event::Acquire { ticket, worker, free_slots: 1, until }).await;
+        assert_eq!(answer, Ok(Answer::Granted { grants: Vec::new(), drain: false }));
+        assert!(began.elapsed() >= Duration::from_secs(5));
+        shutdown.cancel();
+    }
+}

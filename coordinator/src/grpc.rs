@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::ids::{JobId, WorkerId};
+use starlift_common::ids::{InvalidJobId, JobId, WorkerId};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::wire::{self, WireError};
 use starlift_proto as pb;
@@ -101,9 +101,9 @@ impl AdminService for Services {
 
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         let pb::SubmitRequest { script, name, job_id } = request.into_inner();
-        let job = wire::job_id(&job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&job_id)?;
         if let Err(problems) = starlift_common::script::parse(&script) {
-            return Err(refused(&first_of(&problems)));
+            return Err(refused(&crate::state::joined(&problems)));
         }
         let script: Arc<str> = script.into();
         match self.handle.ask(|ticket| Event::Submit { ticket, job, name, script }).await.map_err(stopped)? {
@@ -122,7 +122,7 @@ impl AdminService for Services {
     }
 
     async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::JobStatus>, Status> {
-        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&request.into_inner().job_id)?;
         Ok(Response::new(self.status(job).await?))
     }
 
@@ -131,7 +131,7 @@ impl AdminService for Services {
         request: Request<pb::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let request = request.into_inner();
-        let job = wire::job_id(&request.job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&request.job_id)?;
         let first = self.status(job).await?;
         let pause = u64::from(request.interval_ms).clamp(*WATCH_PAUSE_MS.start(), *WATCH_PAUSE_MS.end());
         let (sender, receiver) = mpsc::channel(1);
@@ -146,7 +146,7 @@ impl AdminService for Services {
         request: Request<pb::ListTasksRequest>,
     ) -> Result<Response<pb::ListTasksReply>, Status> {
         let request = request.into_inner();
-        let job = wire::job_id(&request.job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&request.job_id)?;
         let limit = if request.limit == 0 { LARGEST_PAGE } else { request.limit.min(LARGEST_PAGE) };
         let look = move |state: &_, now| report::tasks(state, job, request.offset, limit, now);
         let reply = self.handle.read(look).await.map_err(stopped)?;
@@ -157,13 +157,13 @@ impl AdminService for Services {
         &self,
         request: Request<pb::GetReportRequest>,
     ) -> Result<Response<pb::FinalReport>, Status> {
-        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&request.into_inner().job_id)?;
         let look = move |state: &crate::state::State, _| {
             state.job(job).map(|found| found.report().map(|report| report.to_wire(job)))
         };
         match self.handle.read(look).await.map_err(stopped)? {
             Some(Some(report)) => Ok(Response::new(report)),
-            Some(None) => Err(Status::failed_precondition(format!("job {job} has not ended yet"))),
+            Some(None) => Err(refused(&report::not_ended(job))),
             None => Err(unknown_job(job)),
         }
     }
@@ -180,7 +180,7 @@ impl AdminService for Services {
         &self,
         request: Request<pb::CancelJobRequest>,
     ) -> Result<Response<pb::JobStatus>, Status> {
-        let job = wire::job_id(&request.into_inner().job_id).map_err(|error| malformed(&error))?;
+        let job = job_id_of(&request.into_inner().job_id)?;
         match self.handle.ask(|ticket| Event::Cancel { ticket, job }).await.map_err(stopped)? {
             Answer::Accepted => Ok(Response::new(self.status(job).await?)),
             Answer::Refused(problem) => Err(refused(&problem)),
@@ -258,11 +258,8 @@ fn order(order: crate::state::TaskOrder) -> pb::TaskOrder {
     }
 }
 
-/// All faults of a script in one text, under the first one's code.
-fn first_of(problems: &[Problem]) -> Problem {
-    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    let code = problems.first().map_or(Code::InvalidScript, |problem| problem.code);
-    Problem::new(code, text.join("\n"))
+fn job_id_of(text: &str) -> Result<JobId, Status> {
+    text.parse().map_err(|error: InvalidJobId| refused(&Problem::new(Code::UnknownJob, error.to_string())))
 }
 
 fn malformed(error: &WireError) -> Status {
@@ -274,22 +271,20 @@ fn stopped(stopped: Stopped) -> Status {
 }
 
 fn unknown_job(job: JobId) -> Status {
-    Status::not_found(format!("there is no job {job}"))
+    refused(&crate::state::unknown_job(job))
 }
 
 fn unexpected(answer: &Answer) -> Status {
     Status::internal(format!("the state gave an answer of another kind: {answer:?}"))
 }
 
-/// The problem's code travels as metadata, so that the command line can choose its exit code.
+/// The problem travels in the status's details, so that the caller gets its code, place and hint.
 fn refused(problem: &Problem) -> Status {
-    let mut status = match problem.code {
-        Code::UnknownJob => Status::not_found(problem.to_string()),
-        Code::JobChanged => Status::already_exists(problem.to_string()),
-        _ => Status::invalid_argument(problem.to_string()),
+    let code = match problem.code {
+        Code::UnknownJob => tonic::Code::NotFound,
+        Code::JobChanged => tonic::Code::AlreadyExists,
+        Code::JobNotEnded => tonic::Code::FailedPrecondition,
+        _ => tonic::Code::InvalidArgument,
     };
-    status
-        .metadata_mut()
-        .insert("starlift-code", tonic::metadata::MetadataValue::from_static(problem.code.as_str()));
-    status
+    Status::with_details(code, problem.to_string(), wire::status_details(problem).into())
 }

@@ -1,6 +1,7 @@
 //! The HTTP port: health, metrics and the REST views, all of them looks at the state. JSON has the field names of the
 //! wire. Errors are `{code, message, hint, pointer}`.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -114,7 +115,14 @@ struct Page {
     limit: Option<u32>,
 }
 
-async fn tasks(Shared(handle): Shared<Handle>, Path(id): Path<String>, Query(page): Query<Page>) -> Answer {
+async fn tasks(
+    Shared(handle): Shared<Handle>,
+    Path(id): Path<String>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Answer {
+    let Query(page) = page.map_err(|rejection| {
+        Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::InvalidSettings, rejection.body_text()))
+    })?;
     let id = parse(&id)?;
     let limit = page.limit.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
     let reply = handle.read(move |state, now| report::tasks(state, id, page.offset, limit, now)).await?;
@@ -128,10 +136,7 @@ async fn job_report(Shared(handle): Shared<Handle>, Path(id): Path<String>) -> A
         .await?;
     match found {
         Some(Some(report)) => Ok(Json(json!(report))),
-        Some(None) => {
-            let problem = Problem::new(Code::UnknownJob, format!("job {id} has not ended yet"));
-            Err(Refusal::new(StatusCode::CONFLICT, problem.hint("its report comes when it ends")))
-        }
+        Some(None) => Err(Refusal::new(StatusCode::CONFLICT, report::not_ended(id))),
         None => Err(unknown(id)),
     }
 }
@@ -148,6 +153,5 @@ fn parse(text: &str) -> Result<JobId, Refusal> {
 }
 
 fn unknown(id: JobId) -> Refusal {
-    let problem = Problem::new(Code::UnknownJob, format!("there is no job {id}"));
-    Refusal::new(StatusCode::NOT_FOUND, problem.hint("GET /api/v1/jobs lists the jobs"))
+    Refusal::new(StatusCode::NOT_FOUND, crate::state::unknown_job(id))
 }

@@ -25,6 +25,7 @@ pub mod store;
 pub mod sweep;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
@@ -51,6 +52,9 @@ const REQUEST_BYTES: usize = 16 << 20;
 
 /// Largest message given: a page of tasks.
 const REPLY_BYTES: usize = 64 << 20;
+
+/// How long open calls may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Why a coordinator could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +100,12 @@ pub async fn run(
     let stop = shutdown.child_token();
     let _stop_on_return = stop.clone().drop_guard();
     info!(grpc = %address(&grpc), advertise = config.advertise.as_deref().unwrap_or("-"), "coordinator is up");
+    let serving = async {
+        tokio::try_join!(
+            serve_grpc(grpc, handle.clone(), stop.clone()),
+            http::serve(http, handle, stop.clone())
+        )
+    };
     let result = tokio::try_join!(
         async {
             let ended =
@@ -103,14 +113,28 @@ pub async fn run(
             stop.cancel();
             ended
         },
-        serve_grpc(grpc, handle.clone(), stop.clone()),
-        http::serve(http, handle, stop.clone()),
+        within_grace(serving, &stop),
     );
     performer.stop().await;
     if let Err(failure) = &result {
         error!(error = %failure.problem(), "coordinator stops");
     }
     result.map(|_| ())
+}
+
+/// Waits for the servers, and no longer than [`GRACE`] once they were told to stop: a silent caller cannot hold us up.
+async fn within_grace<T>(
+    serving: impl Future<Output = Result<T, CoordinatorError>>,
+    stop: &CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let out_of_patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served.map(|_| ()),
+        () = out_of_patience => Ok(()),
+    }
 }
 
 fn address(listener: &TcpListener) -> String {
@@ -162,5 +186,69 @@ async fn plan_as(spec: &JobSpec, job: JobId, datasources: &Datasources) -> Resul
     match (source, target) {
         (Ok(source), Ok(target)) => plan::assemble(spec, &source, &target),
         (source, target) => Err([source.err(), target.err()].into_iter().flatten().flatten().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use starlift_proto as pb;
+    use starlift_proto::admin_service_client::AdminServiceClient;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+    }
+
+    fn config(directory: &tempfile::TempDir) -> Config {
+        Config::new(StateLocation::File(directory.path().to_owned()), Arc::new(Datasources::default()))
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_serves_both_ports_and_stops_clean() {
+        let directory = tempfile::tempdir().unwrap();
+        let (grpc, http) = (listener().await, listener().await);
+        let (grpc_address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(config(&directory), grpc, Some(http), shutdown.clone()));
+
+        let mut admin = AdminServiceClient::connect(format!("http://{grpc_address}")).await.unwrap();
+        let submit = pb::SubmitRequest {
+            script: "{}".into(),
+            name: "bad".into(),
+            job_id: JobId::from_parts(1, 1).to_string(),
+        };
+        let refused = admin.submit(submit).await.unwrap_err();
+        let problem = starlift_common::wire::problem_of_status(refused.details()).expect("a problem");
+        assert_eq!(problem.code, Code::InvalidScript);
+        assert!(admin.list_jobs(pb::ListJobsRequest {}).await.unwrap().into_inner().jobs.is_empty());
+
+        assert!(get(http_address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(get(http_address, "/readyz").await.ends_with("ok\n"));
+        assert!(get(http_address, "/metrics").await.contains("starlift_coordinator_queue_depth 0"));
+        assert!(get(http_address, "/api/v1/jobs").await.ends_with("{\"jobs\":[]}"));
+        let missing = get(http_address, &format!("/api/v1/jobs/{}", JobId::from_parts(1, 1))).await;
+        assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("UNKNOWN_JOB"), "{missing}");
+        assert!(get(http_address, "/api/v1/jobs/x/tasks?limit=many").await.contains("\"message\""));
+
+        let second = run(config(&directory), listener().await, None, CancellationToken::new()).await;
+        assert_eq!(second.unwrap_err().problem().code, Code::StoreFailed);
+
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        run(config(&directory), listener().await, None, shutdown).await.expect("the state is free again");
     }
 }

@@ -13,7 +13,7 @@ use starlift_remote::starrocks::client::Client;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error_span, warn};
+use tracing::{Instrument, error, error_span, warn};
 
 use crate::commit::{self, Verdict};
 use crate::driver::Handle;
@@ -61,7 +61,11 @@ impl Performer {
 
     /// Starts the effect of one action; never waits.
     pub(crate) fn perform(&mut self, action: Action) {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended {
+                error!(%error, "an effect ended without telling; it is begun again at the next start");
+            }
+        }
         let shared = self.shared.clone();
         match action {
             Action::Answer { .. } => {}

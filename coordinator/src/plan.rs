@@ -51,9 +51,18 @@ pub struct SourceFacts {
     pub database: String,
     /// What the reader selects, in the job's order.
     pub selected: Vec<Selected>,
-    /// The split key with its bounds; `None`: the table is read whole.
-    pub key: Option<(String, KeyFacts)>,
+    /// `None`: the table is read whole.
+    pub key: Option<SplitKey>,
     pub size: Size,
+}
+
+/// The column that the table is split by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitKey {
+    pub name: String,
+    pub facts: KeyFacts,
+    /// The source finds a range of it without reading the whole table.
+    pub is_sorted: bool,
 }
 
 /// One selected column.
@@ -79,8 +88,8 @@ pub struct TargetFacts {
     /// `label_keep_max_num`, where the account may read it.
     pub labels_kept: Option<u64>,
     pub load_urls: Vec<String>,
-    /// Source and target are the same table.
-    pub is_source: bool,
+    /// Database and table of the source, when it lies on the same server.
+    pub source_here: Option<(String, String)>,
     pub warnings: Vec<String>,
 }
 
@@ -207,12 +216,20 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         ));
     }
     let tasks = match &source.key {
-        Some((_, key)) => {
+        Some(key) => {
             let wanted = u64::from(spec.settings.concurrent) * u64::from(spec.source.split_factor);
-            ranges::split(0, *key, source.size, wanted)
+            ranges::split(0, key.facts, source.size, wanted)
         }
         None => ranges::whole(0, source.size),
     };
+    if let Some(key) = source.key.as_ref().filter(|key| !key.is_sorted && tasks.len() > 1) {
+        warnings.push(format!(
+            "{} is neither indexed nor sorted by splitPk \"{}\": each of the {} tasks reads the whole table",
+            spec.source.table,
+            key.name,
+            tasks.len()
+        ));
+    }
     Ok(Plan {
         shards: vec![read_spec(spec, source)],
         load: load_spec(spec, source, target, &columns),
@@ -360,35 +377,44 @@ fn check_target(spec: &JobSpec, target: &TargetFacts, columns: &[&Column], probl
     }
 }
 
-/// A job that would empty its own source.
+/// Statements and loads that touch the job's own source.
 fn check_statements(
     spec: &JobSpec,
     target: &TargetFacts,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<String>,
 ) {
-    if !target.is_source {
-        return;
-    }
-    let table = format!("{}.{}", target.database, spec.target.table);
-    let destroys = |sql: &&String| {
-        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        matches!(word.as_str(), "truncate" | "delete" | "drop")
-    };
-    if let Some(sql) = spec.target.pre_sql.iter().find(destroys) {
-        problems.push(
+    let Some((database, table)) = &target.source_here else { return };
+    let full_name = format!("{database}.{table}");
+    let is_target = *database == target.database && *table == spec.target.table;
+    let pre_sql = statements(&spec.target.pre_sql, &spec.target.table);
+    let touches = |sql: &&String| is_target || names_table(sql, table);
+    match pre_sql.iter().filter(touches).find(|sql| destroys(sql)) {
+        Some(sql) if is_target => problems.push(
             Problem::new(
                 Code::SourceIsTarget,
-                format!("reader and writer use the same table {table}; preSql would empty it"),
+                format!("reader and writer use the same table {full_name}; preSql would empty it"),
             )
             .at(sql.clone())
             .hint("write to another table, or leave the statement out"),
-        );
-    } else {
-        warnings.push(format!(
-            "reader and writer use the same table {table}: rows may be read that the job has written"
-        ));
+        ),
+        Some(sql) => warnings.push(format!("preSql names the table that is read ({full_name}): {sql}")),
+        None if is_target => warnings.push(format!(
+            "reader and writer use the same table {full_name}: rows may be read that the job has written"
+        )),
+        None => {}
     }
+}
+
+/// Whether the statement takes rows away.
+fn destroys(sql: &str) -> bool {
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    matches!(first.as_str(), "truncate" | "delete" | "drop")
+}
+
+/// Whether the table's name stands in the statement as a word of its own.
+fn names_table(sql: &str, table: &str) -> bool {
+    sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == table)
 }
 
 fn read_spec(spec: &JobSpec, source: &SourceFacts) -> ReadSpec {
@@ -401,7 +427,7 @@ fn read_spec(spec: &JobSpec, source: &SourceFacts) -> ReadSpec {
         select: source.selected.iter().map(|selected| selected.sql.clone()).collect(),
         names: source.selected.iter().map(|selected| selected.name.clone()).collect(),
         filter: spec.source.filter.clone(),
-        key: source.key.as_ref().map(|(name, _)| name.clone()),
+        key: source.key.as_ref().map(|key| key.name.clone()),
         time_zone: spec.settings.time_zone.clone(),
     }
 }

@@ -227,6 +227,12 @@ impl SlowTask {
     }
 }
 
+/// The problem of asking for a report too early.
+pub fn not_ended(id: JobId) -> Problem {
+    Problem::new(Code::JobNotEnded, format!("job {id} has not ended yet"))
+        .hint(format!("`starlift watch {id}` waits for its end"))
+}
+
 /// All jobs, oldest first.
 pub fn summaries(state: &State, now: Now) -> Vec<pb::JobSummary> {
     state

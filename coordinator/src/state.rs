@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::ids::{JobId, TaskKey, WorkerId};
+use starlift_common::ids::{JobId, WorkerId};
 use starlift_common::job::JobState;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
@@ -21,212 +21,18 @@ use crate::clock::{Millis, Now};
 use crate::commit::Verdict;
 use crate::lease::Leases;
 use crate::plan::Plan;
-use crate::record::{InFlight, JobRecord, Stage, Standing, StatementsRecord, SweepRecord, TaskRecord};
-use crate::report::Report;
+use crate::record::{InFlight, JobRecord, Standing, StatementsRecord, SweepRecord};
 use crate::sweep::{Fate, Sweeps};
 
+pub mod event;
 pub mod job;
+mod round;
 
+pub use event::{
+    Action, Answer, Change, Event, Journal, Rules, StoredJob, TaskOrder, Ticket, Turn, WorkerInfo,
+};
 use job::Job;
-
-/// What the state is told. Each event is decided in full before the next one is looked at.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    Submit {
-        ticket: Ticket,
-        job: JobId,
-        name: String,
-        script: Arc<str>,
-    },
-    Cancel {
-        ticket: Ticket,
-        job: JobId,
-    },
-    /// Planning ended; all faults found are in the error.
-    Planned {
-        job: JobId,
-        result: Result<Box<Plan>, Vec<Problem>>,
-    },
-    /// A connection for the next statement is open; nothing was sent yet. The answer says whether it may be.
-    StatementReady {
-        ticket: Ticket,
-        job: JobId,
-        at: InFlight,
-    },
-    StatementDone {
-        job: JobId,
-        result: Result<(), Problem>,
-    },
-    /// A worker asks for work and waits until `until`.
-    Acquire {
-        ticket: Ticket,
-        worker: WorkerInfo,
-        free_slots: u32,
-        until: Millis,
-    },
-    /// Nobody waits for the answer any more.
-    Gone {
-        ticket: Ticket,
-    },
-    /// All that a worker holds, as it believes.
-    Heartbeat {
-        ticket: Ticket,
-        worker: WorkerInfo,
-        tasks: Vec<(AttemptKey, Progress)>,
-    },
-    Report {
-        ticket: Ticket,
-        attempt: AttemptKey,
-        outcome: Outcome,
-    },
-    /// What became of the commit of one part.
-    Committed {
-        attempt: AttemptKey,
-        part: u32,
-        verdict: Verdict,
-    },
-    /// What was found out about the labels of a dead epoch.
-    Swept {
-        attempt: AttemptKey,
-        fates: Vec<Fate>,
-    },
-}
-
-/// Names the place where an answer is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// A worker as it describes itself with every call.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct WorkerInfo {
-    pub id: WorkerId,
-    /// For people.
-    pub host: String,
-    pub version: String,
-    /// Tasks it runs at once.
-    pub slots: u32,
-    /// Its HTTP address; empty when it serves none.
-    pub http: String,
-    /// It wants no further tasks.
-    pub draining: bool,
-}
-
-/// What must be done, once the changes are saved.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    Answer {
-        ticket: Ticket,
-        answer: Answer,
-    },
-    /// Ends in [`Event::Planned`].
-    Plan {
-        job: JobId,
-        script: Arc<str>,
-    },
-    /// Ends in [`Event::StatementDone`], after an [`Event::StatementReady`].
-    RunStatement {
-        job: JobId,
-        stage: Stage,
-        index: u32,
-        plan: Arc<Plan>,
-        in_flight: Option<InFlight>,
-    },
-    /// Stop the statement that runs for this job; it ends in [`Event::StatementDone`] all the same.
-    StopStatement {
-        job: JobId,
-    },
-    /// Make sure that a statement sent before a restart runs no more; ends in [`Event::StatementDone`].
-    KillStatement {
-        job: JobId,
-        plan: Arc<Plan>,
-        in_flight: InFlight,
-    },
-    /// Ends in [`Event::Committed`].
-    Commit {
-        attempt: AttemptKey,
-        part: u32,
-        plan: Arc<Plan>,
-    },
-    /// Ends in [`Event::Swept`].
-    Sweep {
-        attempt: AttemptKey,
-        parts: u32,
-        plan: Arc<Plan>,
-    },
-}
-
-/// What a waiting caller is told.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    Accepted,
-    /// The request was understood and refused; nothing was changed.
-    Refused(Problem),
-    Granted {
-        grants: Vec<Grant>,
-        drain: bool,
-    },
-    /// One per line of the heartbeat, in its order.
-    Orders(Vec<TaskOrder>),
-    /// Whether the report was taken; false: the epoch is stale.
-    Reported(bool),
-    /// The statement's place is saved: it may be sent. False: the job is ending.
-    SendStatement(bool),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskOrder {
-    pub attempt: AttemptKey,
-    /// The lease is renewed; otherwise the worker abandons the task.
-    pub go_on: bool,
-    /// The task's share of the job's speed limit, now.
-    pub bytes_per_second: Option<u64>,
-}
-
-/// What one call of [`State::apply`] leads to.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Turn {
-    /// Saved together, before any action.
-    pub changes: Vec<Change>,
-    pub actions: Vec<Action>,
-}
-
-/// The new value of one stored record.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    Script(JobId, Arc<str>),
-    Plan(JobId, Arc<Plan>),
-    Job(JobId, JobRecord),
-    Task(TaskKey, TaskRecord),
-    Sweep(AttemptKey, SweepRecord),
-    /// The dead epoch's labels are all closed.
-    Swept(AttemptKey),
-    Report(JobId, Arc<Report>),
-}
-
-/// What was stored, read back at start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Journal {
-    pub jobs: BTreeMap<JobId, StoredJob>,
-    pub sweeps: BTreeMap<AttemptKey, SweepRecord>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredJob {
-    pub record: JobRecord,
-    pub script: Arc<str>,
-    pub plan: Option<Arc<Plan>>,
-    /// Tasks that were ever granted.
-    pub tasks: BTreeMap<u32, TaskRecord>,
-    pub report: Option<Arc<Report>>,
-}
-
-/// The rules that do not depend on a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rules {
-    pub lease: Duration,
-    /// Attempts of a task that may fail before it fails for good.
-    pub attempts: u32,
-}
+use round::{Round, Touched};
 
 /// Everything the coordinator knows. Equal states decide alike; what is kept only to be shown is not hashed.
 #[derive(Debug, Clone)]
@@ -376,6 +182,9 @@ impl State {
             Event::StatementDone { job, result } => self.statement_done(job, result, round),
             Event::Acquire { ticket, worker, free_slots, until } => {
                 let id = worker.id.clone();
+                if free_slots >= worker.slots {
+                    self.holds_only(&id, &BTreeSet::new(), round);
+                }
                 self.hear(worker, round.now.monotonic);
                 self.parked.push(Parked { ticket, worker: id, free_slots, until });
             }
@@ -417,9 +226,7 @@ impl State {
 
     fn cancel(&mut self, ticket: Ticket, id: JobId, round: &mut Round) {
         let Some(job) = self.jobs.get(&id) else {
-            let problem = Problem::new(Code::UnknownJob, format!("there is no job {id}"))
-                .hint("`starlift list` shows the jobs of this coordinator");
-            round.answer(ticket, Answer::Refused(problem));
+            round.answer(ticket, Answer::Refused(unknown_job(id)));
             return;
         };
         if !job.state().is_final() {
@@ -472,9 +279,7 @@ impl State {
         round: &mut Round,
     ) {
         let held: BTreeSet<AttemptKey> = tasks.iter().map(|(attempt, _)| *attempt).collect();
-        for attempt in self.sweeps.stopped_by_silence(&worker.id, &held) {
-            round.touch(Touched::Sweep(attempt));
-        }
+        self.holds_only(&worker.id, &held, round);
         self.hear(worker, round.now.monotonic);
         let mut orders = Vec::with_capacity(tasks.len());
         for (attempt, progress) in tasks {
@@ -489,6 +294,13 @@ impl State {
             orders.push(TaskOrder { attempt: *attempt, go_on: renewed.is_ok(), bytes_per_second });
         }
         round.answer(ticket, Answer::Orders(orders));
+    }
+
+    /// A worker that no longer names a dead epoch has stopped it.
+    fn holds_only(&mut self, worker: &WorkerId, held: &BTreeSet<AttemptKey>, round: &mut Round) {
+        for attempt in self.sweeps.stopped_by_silence(worker, held) {
+            round.touch(Touched::Sweep(attempt));
+        }
     }
 
     fn report(&mut self, ticket: Ticket, attempt: AttemptKey, outcome: Outcome, round: &mut Round) {
@@ -971,55 +783,18 @@ struct EndedLease {
     held: Duration,
 }
 
-/// What one call of [`State::apply`] gathers.
-struct Round {
-    now: Now,
-    touched: BTreeSet<Touched>,
-    actions: Vec<Action>,
-}
-
-/// A record to be saved at the end of the round, once, however often it was touched. The order is that of the writes:
-/// a job's own record comes after all that it refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Touched {
-    Script(JobId),
-    Plan(JobId),
-    Report(JobId),
-    Task(TaskKey),
-    Sweep(AttemptKey),
-    Job(JobId),
-}
-
-impl Round {
-    fn new(now: Now) -> Self {
-        Self { now, touched: BTreeSet::new(), actions: Vec::new() }
-    }
-
-    fn touch(&mut self, touched: Touched) {
-        self.touched.insert(touched);
-    }
-
-    fn act(&mut self, action: Action) {
-        self.actions.push(action);
-    }
-
-    fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        self.act(Action::Answer { ticket, answer });
-    }
-
-    fn commit(&mut self, attempt: AttemptKey, part: u32, job: &Job) {
-        if let Some(plan) = job.plan() {
-            self.act(Action::Commit { attempt, part, plan: plan.clone() });
-        }
-    }
-}
-
 fn part_count(prepared: &Prepared) -> u32 {
     u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX)
 }
 
-/// All faults of a plan as one: the first one's code, everybody's words.
-fn joined(problems: &[Problem]) -> Problem {
+/// The problem of an id that no job has.
+pub fn unknown_job(id: JobId) -> Problem {
+    Problem::new(Code::UnknownJob, format!("there is no job {id}"))
+        .hint("`starlift list` shows the jobs of this coordinator")
+}
+
+/// Several faults as one: the first one's code, everybody's words.
+pub fn joined(problems: &[Problem]) -> Problem {
     match problems {
         [] => Problem::new(Code::Internal, "planning failed without a reason"),
         [only] => only.clone(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use starlift_common::ids::{JobId, WorkerId};
+use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
@@ -90,7 +90,10 @@ impl Sweeps {
 
     /// Labels of a job that are not known to be closed. An epoch whose worker was lost counts one more than was heard of.
     pub fn labels_of(&self, job: JobId) -> u32 {
-        self.entries.iter().filter(|(attempt, _)| attempt.task.job == job).map(|(_, entry)| entry.open).sum()
+        let attempt =
+            |task, epoch| AttemptKey { task: TaskKey { job, task: TaskId(task) }, epoch: Epoch(epoch) };
+        let of_job = self.entries.range(attempt(0, 0)..=attempt(u32::MAX, u64::MAX));
+        of_job.map(|(_, entry)| entry.open).sum()
     }
 
     /// The epochs to look at now, with the number of parts heard of. Each is given out once until it is settled.
@@ -240,7 +243,6 @@ async fn close(client: &Client, load: &LoadSpec, label: &Label) -> Fate {
 mod tests {
     use super::*;
     use crate::clock::UnixMillis;
-    use starlift_common::ids::{Epoch, TaskId, TaskKey};
 
     fn attempt(epoch: u64) -> AttemptKey {
         AttemptKey { task: TaskKey { job: JobId::from_parts(1, 1), task: TaskId(0) }, epoch: Epoch(epoch) }

@@ -56,6 +56,7 @@ fn column(name: &str, kind: Kind) -> Column {
         generated: false,
         hidden: false,
         is_key: false,
+        is_sorted: true,
     }
 }
 
@@ -63,7 +64,11 @@ fn source(selected: Vec<Selected>) -> SourceFacts {
     SourceFacts {
         database: "shop".into(),
         selected,
-        key: Some(("id".into(), KeyFacts { bounds: Some((1, 400_000)), nullable: true })),
+        key: Some(SplitKey {
+            name: "id".into(),
+            facts: KeyFacts { bounds: Some((1, 400_000)), nullable: true },
+            is_sorted: true,
+        }),
         size: Size { rows: 400_000, bytes: 0 },
     }
 }
@@ -76,7 +81,7 @@ fn target(columns: Vec<Column>) -> TargetFacts {
         has_rows: Some(false),
         labels_kept: None,
         load_urls: vec!["http://fe1:8030".into()],
-        is_source: false,
+        source_here: None,
         warnings: Vec::new(),
     }
 }
@@ -180,7 +185,7 @@ fn a_pair_that_cannot_be_loaded_is_refused_and_a_lossy_one_is_told() {
 #[test]
 fn a_job_that_would_empty_its_own_source_is_refused() {
     let mut facts = target(integers(&["id"]));
-    facts.is_source = true;
+    facts.source_here = Some(("dw".into(), "orders".into()));
     let found = problems(assemble(&spec(), &source(selected(&["id"])), &facts));
     assert_eq!(found[0].code, Code::SourceIsTarget);
     let mut harmless = spec();

@@ -2,13 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use starlift_common::ids::{Epoch, TaskId};
+use starlift_common::ids::{Epoch, TaskId, TaskKey};
 use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
 use starlift_common::label::Label;
 use starlift_common::task::{KeyRange, PreparedPart, TaskPlan, TaskRange};
 
 use super::*;
 use crate::clock::UnixMillis;
+use crate::record::TaskRecord;
 use crate::store::{self, Write};
 
 const LEASE: Duration = Duration::from_secs(15);
@@ -259,7 +260,7 @@ impl Bench {
     }
 }
 
-fn info(worker: &str) -> WorkerInfo {
+pub(crate) fn info(worker: &str) -> WorkerInfo {
     WorkerInfo {
         id: WorkerId(worker.into()),
         host: "host".into(),

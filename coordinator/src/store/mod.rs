@@ -229,6 +229,7 @@ pub(crate) mod tests {
     use crate::record::{JobRecord, StatementsRecord, SweepRecord, TaskRecord};
     use starlift_common::ids::WorkerId;
     use starlift_common::job::JobState;
+    use starlift_common::task::{KeyRange, TaskRange};
 
     fn pair(key: &str, value: Option<&str>) -> Write {
         Write { key: key.into(), value: value.map(|text| text.as_bytes().to_vec()) }
@@ -307,7 +308,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_journal_is_read_as_it_was_written() {
-        let plan = Arc::new(crate::state::tests::plan(5000, 0));
+        let mut plan = crate::state::tests::plan(5000, 0);
+        let widest = KeyRange { lower: Some(i128::MIN), upper: Some(i128::MAX) };
+        plan.tasks[4999].range = TaskRange::Keys(widest);
+        let plan = Arc::new(plan);
         let journal = decode(pairs(encode(&changes(&plan)))).unwrap();
         let job = &journal.jobs[&attempt(0).task.job];
         assert_eq!(job.plan.as_ref(), Some(&plan));

@@ -1,0 +1,162 @@
+//! Asks the target: columns, keys, settings, and by a transaction that is rolled back at once whether loading works.
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use starlift_common::datasource::{Datasource, Datasources};
+use starlift_common::ids::JobId;
+use starlift_common::job::{JobSpec, SourceKind};
+use starlift_common::label::Label;
+use starlift_common::problem::{Code, Problem};
+use starlift_common::query::{table_name, text_literal};
+use starlift_common::retry::FailureClass;
+use starlift_remote::starrocks::client::{CallError, Client, TxnTarget};
+use tracing::warn;
+
+use super::{Asker, catalogue, database_of, refine_starrocks};
+use crate::columns::starrocks_kind;
+use crate::plan::{Model, TargetFacts};
+
+/// How long the check's transaction may live if its rollback gets lost, in seconds.
+const CHECK_TIMEOUT_S: u32 = 60;
+
+/// Asks the target, and tries whether a load could begin. All faults found are told.
+pub(crate) async fn target(
+    spec: &JobSpec,
+    datasources: &Datasources,
+    job: JobId,
+) -> Result<TargetFacts, Vec<Problem>> {
+    let wanted = &spec.target;
+    let one = |problem: Problem| vec![problem];
+    let datasource = datasources.find(&wanted.datasource, "").map_err(one)?;
+    let database = database_of(wanted.database.as_deref(), datasource, "selectedDatabase").map_err(one)?;
+    let place = format!("{database}.{}", wanted.table);
+    let urls = if wanted.load_urls.is_empty() { &datasource.load_urls } else { &wanted.load_urls };
+    let client = Client::new(datasource, urls).map_err(one)?;
+
+    let described = describe_target(datasource, &database, spec, place).await;
+    // Without the table a trial would only repeat that it is missing.
+    let tried = match &described {
+        Err(problem) if problem.code == Code::UnknownTable => Ok(Vec::new()),
+        _ => try_begin(&client, &database, spec, job).await,
+    };
+    let (mut facts, warnings) = match (described, tried) {
+        (Ok(facts), Ok(warnings)) => (facts, warnings),
+        (described, tried) => {
+            let mut problems: Vec<Problem> = [described.err(), tried.err()].into_iter().flatten().collect();
+            problems.dedup_by(|second, first| {
+                first.code == Code::LoginFailed && second.code == Code::LoginFailed
+            });
+            return Err(problems);
+        }
+    };
+    facts.load_urls.clone_from(urls);
+    facts.source_here = source_here(spec, datasources, datasource);
+    facts.warnings.extend(warnings);
+    Ok(facts)
+}
+
+async fn describe_target(
+    datasource: &Datasource,
+    database: &str,
+    spec: &JobSpec,
+    place: String,
+) -> Result<TargetFacts, Problem> {
+    let table = &spec.target.table;
+    let mut asker = Asker::new(datasource, None, place).await?;
+    let mut columns = catalogue(&mut asker, database, table, starrocks_kind).await?;
+    refine_starrocks(&mut asker, database, table, &mut columns).await;
+    let model = asker
+        .rows(&format!(
+            "SELECT TABLE_MODEL FROM information_schema.tables_config WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            text_literal(database),
+            text_literal(table)
+        ))
+        .await
+        .ok()
+        .and_then(|mut rows| rows.pop()?.pop()?)
+        .and_then(|text| Model::parse(&text));
+    let has_rows = if spec.target.pre_sql.is_empty() {
+        let rows = asker.rows(&format!("SELECT 1 FROM {} LIMIT 1", table_name(database, table))).await;
+        rows.ok().map(|rows| !rows.is_empty())
+    } else {
+        None
+    };
+    let labels_kept = asker
+        .named_rows("ADMIN SHOW FRONTEND CONFIG LIKE 'label_keep_max_num'")
+        .await
+        .ok()
+        .and_then(|rows| rows.first().and_then(|row| row.number("value")));
+    asker.close().await;
+    Ok(TargetFacts {
+        database: database.to_owned(),
+        columns,
+        model,
+        has_rows,
+        labels_kept,
+        load_urls: Vec::new(),
+        source_here: None,
+        warnings: Vec::new(),
+    })
+}
+
+/// Begins a transaction and rolls it back: proves that the load URLs answer, that the login works there, that the
+/// account may insert, and that a BE is alive and reachable from here. Returns warnings.
+async fn try_begin(
+    client: &Client,
+    database: &str,
+    spec: &JobSpec,
+    job: JobId,
+) -> Result<Vec<String>, Problem> {
+    let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
+    let target = TxnTarget { database, table: &spec.target.table, label: &label };
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("timeout"), HeaderValue::from(CHECK_TIMEOUT_S));
+    let warehouse = spec.target.load.headers.get("warehouse");
+    if let Some(Ok(value)) = warehouse.map(|name| HeaderValue::from_str(name)) {
+        headers.insert(HeaderName::from_static("warehouse"), value);
+    }
+    let begun = client.begin(target, &headers).await;
+    match begun {
+        Ok(_) => {
+            if let Err(error) = client.rollback(database, &spec.target.table, &label).await {
+                warn!(%label, %error, "the check's transaction could not be rolled back; it ends by its own timeout");
+            }
+            Ok(Vec::new())
+        }
+        Err(error) if error.class() == FailureClass::Distress => {
+            Ok(vec![format!("the target is under pressure already: {error}")])
+        }
+        Err(CallError::Refused { answer, host }) if answer.is_not_implemented() => Err(Problem::new(
+            Code::Unsupported,
+            format!("the target does not know transactions of Stream Load: {}", answer.text()),
+        )
+        .at(host)
+        .hint("StarRocks 2.4 or newer is needed")),
+        Err(error) => Err(refused_begin(&error)),
+    }
+}
+
+/// A refusal of the check is the server's, not the job's: it is mended outside unless the words say otherwise.
+fn refused_begin(error: &CallError) -> Problem {
+    let mut problem = error.problem();
+    let words = problem.message.to_ascii_lowercase();
+    if problem.code == Code::LoadFailed {
+        problem.code = if words.contains("access denied") || words.contains("privilege") {
+            Code::NoPrivilege
+        } else if words.contains("unknown table") || words.contains("unknown database") {
+            Code::UnknownTable
+        } else {
+            Code::ConnectFailed
+        };
+    }
+    problem
+}
+
+/// Database and table of the source, when it is a table of this very server.
+fn source_here(spec: &JobSpec, datasources: &Datasources, target: &Datasource) -> Option<(String, String)> {
+    let source = datasources.get(&spec.source.datasource)?;
+    let same_address =
+        source.port == target.port && source.hosts.iter().any(|host| target.hosts.contains(host));
+    let is_here = spec.source.kind == SourceKind::Starrocks && (source.name == target.name || same_address);
+    let database = spec.source.database.as_deref().or(source.database.as_deref())?;
+    is_here.then(|| (database.to_owned(), spec.source.table.clone()))
+}
