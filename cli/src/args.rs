@@ -133,7 +133,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: u32,
     /// Directory of the job's journal; what a later run resumes from
-    #[arg(long, value_name = "DIR", env = "STARLIFT_STATE", default_value = ".starlift")]
+    #[arg(long, value_name = "DIR", env = "STARLIFT_STATE", default_value = ".starlift", value_parser = state)]
     pub state: PathBuf,
     /// Start anew although the state directory holds another unfinished job
     #[arg(long, env = "STARLIFT_NEW")]
@@ -154,8 +154,8 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE")]
     pub advertise: Option<String>,
     /// Where decisions are kept: file:DIR
-    #[arg(long, value_name = "PLACE", env = "STARLIFT_STATE", default_value = "file:.starlift")]
-    pub state: String,
+    #[arg(long, value_name = "file:DIR", env = "STARLIFT_STATE", default_value = "file:.starlift", value_parser = state)]
+    pub state: PathBuf,
     #[command(flatten)]
     pub datasources: DatasourcesFile,
     /// How long a worker may be silent before its tasks are granted to others, e.g. 15s
@@ -243,6 +243,19 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `file:DIR`, or a directory alone.
+fn state(text: &str) -> Result<PathBuf, String> {
+    match text.split_once("://") {
+        Some((scheme, _)) => {
+            Err(format!("cannot keep state in {scheme}; write file:DIR, e.g. file:/var/lib/starlift"))
+        }
+        None => match text.strip_prefix("file:").unwrap_or(text) {
+            "" => Err("names no directory; write file:DIR, e.g. file:/var/lib/starlift".into()),
+            dir => Ok(dir.into()),
+        },
+    }
+}
+
 /// `15s`, `500ms`, `10m`, `2h`, or plain seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -285,6 +298,12 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("0s").is_err() && duration("soon").is_err() && duration("5y").is_err());
+    }
+
+    #[test]
+    fn state_is_kept_in_a_directory() {
+        assert_eq!((state("file:/a/b"), state("c")), (Ok("/a/b".into()), Ok("c".into())));
+        assert!(state("etcd://h:2379/p").is_err() && state("file:").is_err());
     }
 
     #[test]

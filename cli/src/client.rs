@@ -137,11 +137,17 @@ async fn connect_to(url: &str) -> Result<Channel, Problem> {
             .hint("write --coordinator http://host:9470")
     })?;
     endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await.map_err(|error| {
-        let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Problem::new(Code::NoCoordinator, format!("cannot reach the coordinator: {reason}"))
+        Problem::new(Code::NoCoordinator, format!("cannot reach the coordinator: {}", innermost(&error)))
             .at(url)
             .hint("start one with `starlift coordinator`, or name it with --coordinator URL; `starlift run` needs none")
     })
+}
+
+/// The cause of all causes; the outer ones only say that something went wrong.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }
 
 /// What a refused call means: the coordinator's own problem where it sent one.

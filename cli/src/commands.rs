@@ -97,26 +97,15 @@ fn one(problem: Problem) -> Vec<Problem> {
 
 async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
     let datasources = files::read_datasources(&args.datasources.path)?;
-    let state = state_location(&args.state).map_err(one)?;
     let grpc = listen(&args.grpc).await?;
     let http = listen(&args.http).await?;
-    let mut config = coordinator::Config::new(state, datasources);
+    let mut config = coordinator::Config::new(coordinator::StateLocation::File(args.state), datasources);
     config.lease = args.lease;
     config.attempts = args.attempts;
     config.advertise = args.advertise;
     let shutdown = stopped_by_signal();
     coordinator::run(config, grpc, Some(http), shutdown).await.map_err(|error| one(error.problem()))?;
     Ok(End::Done)
-}
-
-/// `file:DIR`
-fn state_location(text: &str) -> Result<coordinator::StateLocation, Problem> {
-    match text.split_once(':') {
-        Some(("file", dir)) if !dir.is_empty() => Ok(coordinator::StateLocation::File(dir.into())),
-        _ => Err(Problem::new(Code::InvalidSettings, format!("cannot keep state in `{text}`"))
-            .at("--state")
-            .hint("write file:DIR, for example file:/var/lib/starlift")),
-    }
 }
 
 async fn serve_worker(args: WorkerArgs) -> Outcome {
