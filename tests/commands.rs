@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, starlift, write_job};
+use crate::cluster::{Cluster, Outcome, run, starlift, workspace, write_job};
 use crate::mariadb::MariaDb;
-use crate::migration::{create_target, datasources, fill_source, orders_job};
-use crate::process::output;
+use crate::migration::{assert_identical, create_target, datasources, fill_source, orders_job};
+use crate::process::{Process, output, until};
 use crate::standin::Standin;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn plan_shows_the_tasks_and_touches_nothing() {
     fill_source(&source, 2_000).await;
     create_target(&target).await;
     target.run(&["INSERT INTO dw.orders (id, shop) VALUES (1, 1)"]).await;
-    let dir = crate::cluster::workspace(&datasources(&source, &target));
+    let dir = workspace(&datasources(&source, &target));
     let file = write_job(dir.path(), &orders_job(json!({ "preSql": ["truncate table @table"] }), json!({})));
     for flag in ["--json", "--datasources=datasources.toml"] {
         let mut command = starlift(dir.path());
@@ -56,11 +56,47 @@ async fn plan_shows_the_tasks_and_touches_nothing() {
         if flag == "--json" {
             command.arg(flag);
         }
-        let outcome = crate::cluster::Outcome::from(output(command).await).succeeded();
+        let outcome = Outcome::from(output(command).await).succeeded();
         assert!(outcome.stdout.contains("IS NULL"), "{}", outcome.stdout);
         assert!(outcome.stdout.contains("FROM `shop`.`orders`"), "{}", outcome.stdout);
     }
     assert_eq!(target.count("dw.orders").await, 1);
     let open = target.transactions().await.iter().filter(|one| one.is_open()).count();
     assert_eq!(open, 0, "planning left a transaction open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_is_resumed_by_the_same_command_and_by_no_other_job() {
+    let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
+    fill_source(&source, 2_000).await;
+    create_target(&target).await;
+    target.run(&["CREATE TABLE dw.ran (n INT) DUPLICATE KEY(n)"]).await;
+    let dir = workspace(&datasources(&source, &target));
+    let script = orders_job(json!({ "preSql": ["insert into dw.ran values (1)"] }), json!({}));
+    let file = write_job(dir.path(), &script);
+
+    // The task with keys is held before its end; the one with NULL keys is done by then.
+    target.fault(json!({ "op": "prepare", "label": "_0_1_0", "count": 1, "do": "hold" })).await;
+    let mut command = starlift(dir.path());
+    command.arg("run").arg(&file).args(["--datasources", "datasources.toml", "--slots", "2"]);
+    let mut interrupted = Process::start("run", &mut command, dir.path());
+    until("one of two tasks to be committed", || async {
+        target.transactions().await.iter().any(|one| one.state == "VISIBLE")
+    })
+    .await;
+    interrupted.signal("INT");
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    target.post("/faults/release").await;
+    assert_eq!(interrupted.ended().await.code(), Some(130));
+    assert!(interrupted.log().contains("To resume:"), "{}", interrupted.log());
+
+    let other = orders_job(json!({ "maxBatchRows": 7 }), json!({}));
+    let refused = run(dir.path(), &other, &[]).await;
+    assert_eq!((refused.code, &refused.json()["error"]["code"]), (2, &json!("JOB_CHANGED")));
+
+    let report = run(dir.path(), &script, &[]).await.succeeded().json();
+    assert_eq!(report["rows_loaded"], 2_000);
+    assert_eq!(target.count("dw.ran").await, 1, "a preSql that had completed was run again");
+    assert_identical(&source, &target).await;
+    target.wait_until_nothing_is_open().await;
 }

@@ -107,7 +107,7 @@ fn server_command(dir: &Path, port: u16) -> Command {
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
-            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-log-at-trx-commit=2",
             "--innodb-buffer-pool-size=128M",
             "--skip-log-bin",
         ]);
