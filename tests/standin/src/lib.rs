@@ -4,6 +4,7 @@
 
 mod be;
 mod catalog;
+mod civil;
 mod cluster;
 mod config;
 mod context;

@@ -14,7 +14,7 @@ use opensrv_mysql::{
     OkResponse, ParamParser, QueryResultWriter, RowWriter, StatementMetaWriter, StatusFlags, ToMysqlValue,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -206,6 +206,14 @@ struct Replies(mpsc::Sender<Reply>);
 impl Sink for Replies {
     fn send(&mut self, reply: Reply) -> Result<(), Gone> {
         self.0.blocking_send(reply).map_err(|_| Gone)
+    }
+
+    fn offer(&mut self, reply: Reply) -> Result<Option<Reply>, Gone> {
+        match self.0.try_send(reply) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(reply)) => Ok(Some(reply)),
+            Err(TrySendError::Closed(_)) => Err(Gone),
+        }
     }
 }
 

@@ -79,7 +79,6 @@ impl<W> Output<W> {
             Stage::Commands => {
                 self.buffer.extend_from_slice(header);
                 self.buffer.extend_from_slice(payload);
-                return;
             }
             Stage::Greeting => {
                 self.stage = Stage::Login;

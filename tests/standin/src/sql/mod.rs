@@ -13,6 +13,7 @@ mod admin;
 pub(crate) mod ddl;
 mod dml;
 mod error;
+mod kinds;
 mod query;
 mod session;
 mod translate;
@@ -83,7 +84,11 @@ pub(crate) struct Listing {
 
 /// Takes replies as they are made; an error means nobody listens any more.
 pub(crate) trait Sink {
+    /// Waits until there is room.
     fn send(&mut self, reply: Reply) -> Result<(), Gone>;
+
+    /// Gives the reply back when there is no room now.
+    fn offer(&mut self, reply: Reply) -> Result<Option<Reply>, Gone>;
 }
 
 /// The client went away.
@@ -138,6 +143,10 @@ pub(crate) fn run_script(store: &Store, text: &str) -> Result<(), SqlError> {
                 self.0 = Some(error);
             }
             Ok(())
+        }
+
+        fn offer(&mut self, reply: Reply) -> Result<Option<Reply>, Gone> {
+            self.send(reply).map(|()| None)
         }
     }
     if words::split(text)?.is_empty() {

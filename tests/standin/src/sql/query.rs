@@ -1,5 +1,7 @@
 //! SELECT: translated, prepared, and its rows encoded and sent while SQLite steps.
 
+use std::time::Duration;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement};
 use sqlparser::tokenizer::{Token, Word};
@@ -145,7 +147,7 @@ fn stream(
     sink: &mut dyn Sink,
 ) -> Result<(), Ended> {
     for table in &translated.schema_tables {
-        catalog::fill_schema_table(server, session, reader, table).map_err(Ended::Failed)?;
+        catalog::schema::fill(server, session, reader, table).map_err(Ended::Failed)?;
     }
     let mut statement = reader.prepare(&translated.sql)?;
     let mut columns = result_columns(&statement, &translated.kinds);
@@ -183,17 +185,32 @@ fn stream(
                     ends: Vec::with_capacity(rows * 2),
                 },
             );
-            sink.send(Reply::Rows(full))?;
-            if reader.stopped().is_some() {
-                return Err(Ended::Failed(SqlError::analysis("the statement was stopped")));
-            }
+            send_rows(reader, full, sink)?;
         }
     }
     if !chunk.ends.is_empty() {
-        sink.send(Reply::Rows(chunk))?;
+        send_rows(reader, chunk, sink)?;
     }
     Ok(())
 }
+
+/// Waits for a slow client no longer than the statement may run.
+fn send_rows(reader: &Reader<'_>, chunk: Chunk, sink: &mut dyn Sink) -> Result<(), Ended> {
+    let mut reply = Reply::Rows(chunk);
+    while let Some(back) = sink.offer(reply)? {
+        reply = back;
+        if !reader.pause(POLL) {
+            return Err(Ended::Failed(SqlError::analysis("the statement was stopped")));
+        }
+    }
+    if reader.stopped().is_some() {
+        return Err(Ended::Failed(SqlError::analysis("the statement was stopped")));
+    }
+    Ok(())
+}
+
+/// Between two looks whether a slow client has made room.
+const POLL: Duration = Duration::from_millis(1);
 
 /// Types by what the text told, then by what SQLite knows of plain columns.
 fn result_columns(statement: &Statement<'_>, told: &[Option<ColumnType>]) -> Vec<Option<ColumnType>> {

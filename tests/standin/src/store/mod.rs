@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rusqlite::Connection;
+use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
 pub use crate::types::{Column, ColumnType, ConvertError, Stored, convert};
@@ -57,6 +58,8 @@ struct OpenTxn {
 /// What a transaction did to one table.
 struct Written {
     table: Arc<Table>,
+    /// Rows of an earlier generation went with it.
+    generation: i64,
     rows: i64,
 }
 
@@ -99,6 +102,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS tables(id INTEGER PRIMARY KEY, db TEXT, name TEXT, definition TEXT,
         generation INTEGER, visible_version INTEGER, row_count INTEGER);
     CREATE TABLE IF NOT EXISTS visible(txn INTEGER PRIMARY KEY, version INTEGER);";
+
+/// Rows deleted in one turn at the writer.
+const SWEEP_ROWS: usize = 4_096;
 
 /// Transaction ids set aside at each start, so that rows a crash left behind never become visible.
 const TXN_IDS_PER_START: i64 = 1 << 32;
@@ -362,43 +368,71 @@ impl Store {
 
     fn touch(&self, open: &OpenTxn, table: &Arc<Table>, rows: i64) {
         let mut written = lock(&open.written);
-        match written.iter_mut().find(|written| written.table.id == table.id) {
+        let generation = table.generation();
+        match written
+            .iter_mut()
+            .find(|written| written.table.id == table.id && written.generation == generation)
+        {
             Some(known) => known.rows += rows,
-            None => written.push(Written { table: Arc::clone(table), rows }),
+            None => written.push(Written { table: Arc::clone(table), generation, rows }),
         }
     }
 
     fn publish(&self, open: &OpenTxn) -> Result<(), StoreError> {
         let written = lock(&open.written);
         let mut writer = self.writer();
+        let alive: Vec<&Written> =
+            written.iter().filter(|written| written.generation == written.table.generation()).collect();
         let change = writer.transaction()?;
         change.execute(
             "INSERT INTO visible SELECT ?1, COALESCE(MAX(version), 0) + 1 FROM visible",
             [open.id],
         )?;
-        for Written { table, rows } in written.iter() {
+        for Written { table, rows, .. } in &alive {
             change.execute(
                 "UPDATE tables SET visible_version = visible_version + 1, row_count = row_count + ?2 WHERE id = ?1",
                 [table.id, *rows],
             )?;
         }
         change.commit()?;
-        for Written { table, rows } in written.iter() {
+        for Written { table, rows, .. } in &alive {
             table.note_visible(*rows);
         }
         Ok(())
     }
 
-    /// Removes the rows of a transaction that will never be visible, a few at a time.
+    /// Removes the rows of a transaction that will never be visible: found by a reader, deleted in short turns.
     fn sweep(&self, table: &Arc<Table>, txn: i64) -> Result<(), StoreError> {
         let generation = table.generation();
-        let sql = table.sweep_sql();
-        loop {
-            let writer = self.writer();
-            if table.generation() != generation || writer.execute(&sql, [txn])? == 0 {
+        let (find, delete) = table.sweep_sql();
+        let reader = self.reader()?;
+        let mut statement = reader.prepare(&find)?;
+        let width = statement.column_count();
+        let mut rows = statement.query([txn])?;
+        let mut more = true;
+        while more {
+            let mut names: Vec<Vec<Value>> = Vec::with_capacity(SWEEP_ROWS);
+            while names.len() < SWEEP_ROWS {
+                let Some(row) = rows.next()? else {
+                    more = false;
+                    break;
+                };
+                names.push((0..width).map(|at| row.get(at)).collect::<Result<_, _>>()?);
+            }
+            let mut writer = self.writer();
+            if table.generation() != generation {
                 return Ok(());
             }
+            let change = writer.transaction()?;
+            {
+                let mut delete = change.prepare_cached(&delete)?;
+                for name in names {
+                    delete.execute(rusqlite::params_from_iter(name))?;
+                }
+            }
+            change.commit()?;
         }
+        Ok(())
     }
 
     fn drop_later(&self, rows: String) {

@@ -104,6 +104,11 @@ impl Reader<'_> {
         self.kept().stop.reset(Instant::now().checked_add(timeout));
     }
 
+    /// Waits; false if the statement was stopped meanwhile.
+    pub(crate) fn pause(&self, duration: Duration) -> bool {
+        self.kept().stop.sleep(duration)
+    }
+
     /// Whether it was killed or ran out of time.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.kept().stop.reason()

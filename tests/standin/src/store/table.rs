@@ -250,16 +250,20 @@ impl Table {
         format!("DELETE FROM {rows} WHERE ({TXN}, {ROW}) IN (SELECT {TXN}, {ROW} FROM ({victims}))")
     }
 
-    /// Deletes a bounded number of rows of the transaction `?1`.
-    pub(super) fn sweep_sql(&self) -> String {
+    /// A query for what names each row of the transaction `?1`, and the deletion of one row so named.
+    pub(super) fn sweep_sql(&self) -> (String, String) {
         let rows = self.rows_name_of(self.generation());
-        if self.is_clustered() {
-            let keys = format!("{}, {TXN}, {ROW}", self.cluster_keys_bare());
-            return format!(
-                "DELETE FROM {rows} WHERE ({keys}) IN (SELECT {keys} FROM {rows} WHERE +{TXN} = ?1 LIMIT 20000)"
-            );
+        if !self.is_clustered() {
+            let find = format!("SELECT rowid FROM {rows} WHERE {TXN} = ?1");
+            return (find, format!("DELETE FROM {rows} WHERE rowid = ?1"));
         }
-        format!("DELETE FROM {rows} WHERE rowid IN (SELECT rowid FROM {rows} WHERE {TXN} = ?1 LIMIT 20000)")
+        let names = format!("{}, {TXN}, {ROW}", self.cluster_keys());
+        let count = names.split(", ").count();
+        let marks: Vec<String> = (1..=count).map(|at| format!("?{at}")).collect();
+        (
+            format!("SELECT {names} FROM {rows} WHERE +{TXN} = ?1"),
+            format!("DELETE FROM {rows} WHERE ({names}) = ({})", marks.join(", ")),
+        )
     }
 
     fn key_columns(&self) -> impl Iterator<Item = &Column> {
@@ -272,16 +276,13 @@ impl Table {
         self.replaces_rows() || !self.first_key().nullable
     }
 
-    fn cluster_keys_bare(&self) -> String {
+    /// The columns by which rows are clustered, before transaction and row.
+    fn cluster_keys(&self) -> String {
         if self.replaces_rows() {
             self.key_columns().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
         } else {
             quote(&self.first_key().name)
         }
-    }
-
-    fn cluster_keys(&self) -> String {
-        self.cluster_keys_bare()
     }
 
     /// `+` keeps the visibility test out of the planner's hands: it is a test, never a way in.
