@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use starlift_common::ids::TaskKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{Millis, Now, UnixMillis, whole_millis};
 use crate::perform::Performer;
-use crate::state::{Action, Answer, Event, State, Ticket};
+use crate::record::{Ending, Standing};
+use crate::state::{Action, Answer, Change, Event, State, Ticket};
 use crate::store::{self, Store, StoreError};
 
 /// Most events that one save covers.
@@ -141,6 +144,7 @@ impl<S: Store> Driver<S> {
             let now = self.clock.now();
             let turn = self.state.apply(events, now);
             store::save(&self.store, &turn.changes).await?;
+            turn.changes.iter().for_each(log);
             self.act(turn.actions, performer);
             for read in readers {
                 read(&self.state, now);
@@ -179,6 +183,41 @@ impl<S: Store> Driver<S> {
                 other => performer.perform(other),
             }
         }
+    }
+}
+
+/// What an operator would like to know of a change that is now durable.
+fn log(change: &Change) {
+    match change {
+        Change::Job(job, record) => {
+            info!(job_id = %job, state = %record.state, "job");
+            if let Some(Ending::Failed(problem)) = record.ending.as_ref().filter(|_| record.state.is_final())
+            {
+                error!(job_id = %job, error = %problem, "job failed");
+            }
+        }
+        Change::Task(TaskKey { job, task }, record) => {
+            let (epoch, worker) =
+                (record.epoch, record.worker.as_ref().map_or("", |worker| worker.0.as_str()));
+            match (&record.standing, &record.problem) {
+                (Standing::Waiting | Standing::Failed { .. }, Some(problem)) => {
+                    warn!(job_id = %job, task_id = %task, %epoch, worker_id = worker, error = %problem, "attempt failed");
+                }
+                (Standing::Done { prepared }, _) => {
+                    info!(job_id = %job, task_id = %task, %epoch, worker_id = worker, rows = prepared.rows_read, "task committed");
+                }
+                (standing, _) => {
+                    debug!(job_id = %job, task_id = %task, %epoch, worker_id = worker, ?standing, "task");
+                }
+            }
+        }
+        Change::Sweep(attempt, record) => {
+            debug!(job_id = %attempt.task.job, task_id = %attempt.task.task, epoch = %attempt.epoch, ?record, "labels to sweep");
+        }
+        Change::Swept(attempt) => {
+            info!(job_id = %attempt.task.job, task_id = %attempt.task.task, epoch = %attempt.epoch, "dead labels are closed");
+        }
+        Change::Script(..) | Change::Plan(..) | Change::Report(..) => {}
     }
 }
 

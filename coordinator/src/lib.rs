@@ -185,7 +185,11 @@ async fn plan_as(spec: &JobSpec, job: JobId, datasources: &Datasources) -> Resul
         tokio::join!(probe::source(spec, datasources), probe::target(spec, datasources, job));
     match (source, target) {
         (Ok(source), Ok(target)) => plan::assemble(spec, &source, &target),
-        (source, target) => Err([source.err(), target.err()].into_iter().flatten().flatten().collect()),
+        (Err(mut problems), Ok(target)) => {
+            problems.extend(plan::writer_faults(spec, &target));
+            Err(problems)
+        }
+        (source, Err(problems)) => Err(source.err().into_iter().flatten().chain(problems).collect()),
     }
 }
 

@@ -9,7 +9,22 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::state::job::Counts;
 use crate::state::{Counters, State};
+use starlift_common::job::JobState;
+
+/// Every state is shown, also one that no job is in: an absent series alarms nobody.
+const JOB_STATES: [JobState; 9] = [
+    JobState::Pending,
+    JobState::Planning,
+    JobState::PreSql,
+    JobState::Running,
+    JobState::Committing,
+    JobState::PostSql,
+    JobState::Succeeded,
+    JobState::Failed,
+    JobState::Cancelled,
+];
 
 /// The numbers of one scrape.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,26 +43,25 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Looks at the jobs, not at their tasks.
     pub(crate) fn of(state: &State) -> Self {
-        let mut numbers = Self { counters: state.counters(), ..Self::default() };
+        let jobs = JOB_STATES.iter().map(|state| (state.as_str(), 0)).collect();
+        let mut numbers = Self { counters: state.counters(), jobs, ..Self::default() };
+        let mut tasks = Counts::default();
         for (id, job) in state.jobs() {
             *numbers.jobs.entry(job.state().as_str()).or_default() += 1;
             numbers.labels_to_sweep += u64::from(state.sweeps().labels_of(id));
             if job.state().is_final() {
                 continue; // the tasks of ended jobs are in their reports
             }
-            let counts = job.counts();
-            let by_state = [
-                ("WAITING", counts.waiting),
-                ("RUNNING", counts.running),
-                ("COMMITTING", counts.committing),
-                ("DONE", counts.done),
-                ("FAILED", counts.failed),
-            ];
-            for (name, count) in by_state {
-                *numbers.tasks.entry(name).or_default() += u64::from(count);
-            }
+            tasks.add(job.counts());
             numbers.queue_depth += job.queue().depth() as u64;
         }
+        numbers.tasks = BTreeMap::from([
+            ("WAITING", u64::from(tasks.waiting)),
+            ("RUNNING", u64::from(tasks.running)),
+            ("COMMITTING", u64::from(tasks.committing)),
+            ("DONE", u64::from(tasks.done)),
+            ("FAILED", u64::from(tasks.failed)),
+        ]);
         for worker in state.workers() {
             numbers.workers += 1;
             numbers.slots += u64::from(worker.info.slots);

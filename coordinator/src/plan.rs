@@ -191,12 +191,11 @@ pub fn unknown_source_column(table: &str, text: &str, columns: &[Column], words:
 
 /// Puts the plan together; every fault that the facts show is told at once.
 pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> Result<Plan, Vec<Problem>> {
-    let mut problems = Vec::new();
     let mut warnings = target.warnings.clone();
-    let columns = target_columns(spec, target, &mut problems);
+    let mut problems = writer_faults(spec, target);
+    let columns = target_columns(spec, target, &mut Vec::new());
     match_columns(spec, source, &columns, &mut problems, &mut warnings);
-    check_target(spec, target, &columns, &mut problems);
-    check_statements(spec, target, &mut problems, &mut warnings);
+    warn_of_statements(spec, target, &mut warnings);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -240,6 +239,15 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         bytes_per_second: spec.settings.bytes_per_second,
         warnings,
     })
+}
+
+/// The faults of a job that the target alone shows.
+pub fn writer_faults(spec: &JobSpec, target: &TargetFacts) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let columns = target_columns(spec, target, &mut problems);
+    check_target(spec, target, &columns, &mut problems);
+    problems.extend(emptied_source(spec, target));
+    problems
 }
 
 /// The columns to write, in the order of the cells; unknown ones are left out and told.
@@ -377,33 +385,37 @@ fn check_target(spec: &JobSpec, target: &TargetFacts, columns: &[&Column], probl
     }
 }
 
-/// Statements and loads that touch the job's own source.
-fn check_statements(
-    spec: &JobSpec,
-    target: &TargetFacts,
-    problems: &mut Vec<Problem>,
-    warnings: &mut Vec<String>,
-) {
-    let Some((database, table)) = &target.source_here else { return };
-    let full_name = format!("{database}.{table}");
-    let is_target = *database == target.database && *table == spec.target.table;
+/// A job that would empty its own source.
+fn emptied_source(spec: &JobSpec, target: &TargetFacts) -> Option<Problem> {
+    let (database, table) = target.source_here.as_ref().filter(|source| is_target(spec, target, source))?;
     let pre_sql = statements(&spec.target.pre_sql, &spec.target.table);
-    let touches = |sql: &&String| is_target || names_table(sql, table);
-    match pre_sql.iter().filter(touches).find(|sql| destroys(sql)) {
-        Some(sql) if is_target => problems.push(
-            Problem::new(
-                Code::SourceIsTarget,
-                format!("reader and writer use the same table {full_name}; preSql would empty it"),
-            )
+    let sql = pre_sql.iter().find(|sql| destroys(sql))?;
+    let message = format!("reader and writer use the same table {database}.{table}; preSql would empty it");
+    Some(
+        Problem::new(Code::SourceIsTarget, message)
             .at(sql.clone())
             .hint("write to another table, or leave the statement out"),
-        ),
-        Some(sql) => warnings.push(format!("preSql names the table that is read ({full_name}): {sql}")),
-        None if is_target => warnings.push(format!(
-            "reader and writer use the same table {full_name}: rows may be read that the job has written"
-        )),
-        None => {}
+    )
+}
+
+/// Loads and statements that touch the table being read.
+fn warn_of_statements(spec: &JobSpec, target: &TargetFacts, warnings: &mut Vec<String>) {
+    let Some(source) = &target.source_here else { return };
+    let name = format!("{}.{}", source.0, source.1);
+    if is_target(spec, target, source) {
+        warnings.push(format!(
+            "reader and writer use the same table {name}: rows may be read that the job has written"
+        ));
     }
+    for sql in statements(&spec.target.pre_sql, &spec.target.table) {
+        if destroys(&sql) && names_table(&sql, &source.1) {
+            warnings.push(format!("preSql names the table that is read ({name}): {sql}"));
+        }
+    }
+}
+
+fn is_target(spec: &JobSpec, target: &TargetFacts, (database, table): &(String, String)) -> bool {
+    *database == target.database && *table == spec.target.table
 }
 
 /// Whether the statement takes rows away.

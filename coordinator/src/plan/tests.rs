@@ -152,8 +152,8 @@ fn all_faults_are_told_at_once() {
     let codes: Vec<Code> = found.iter().map(|problem| problem.code).collect();
     assert_eq!(codes, [Code::UnknownColumn, Code::ColumnMismatch, Code::ColumnMismatch]);
     assert!(found[0].hint.contains("name"), "{:?}", found[0]);
-    assert!(found[1].message.contains("the reader has 1 (id), the writer 2"), "{}", found[1].message);
-    assert!(found[2].message.contains("\"must\" is NOT NULL"), "{}", found[2].message);
+    assert!(found[1].message.contains("\"must\" is NOT NULL"), "{}", found[1].message);
+    assert!(found[2].message.contains("the reader has 1 (id), the writer 2"), "{}", found[2].message);
 }
 
 #[test]

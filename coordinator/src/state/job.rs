@@ -59,6 +59,15 @@ impl Counts {
         self.waiting + self.running + self.committing + self.done + self.failed
     }
 
+    /// Adds those of another job.
+    pub fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.running += other.running;
+        self.committing += other.committing;
+        self.done += other.done;
+        self.failed += other.failed;
+    }
+
     fn of(&mut self, standing: &Standing) -> &mut u32 {
         match standing {
             Standing::Waiting => &mut self.waiting,
