@@ -186,6 +186,7 @@ fn coordinator_command(dir: &Path, grpc: &str, http: &str) -> Command {
 }
 
 /// A job script from its two `parameter` objects and its `setting`.
+#[expect(clippy::needless_pass_by_value, reason = "the parts are written in place by every caller")]
 pub(crate) fn job(reader_type: &str, reader: Value, writer: Value, setting: Value) -> Value {
     json!({
         "type": "job",
