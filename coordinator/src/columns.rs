@@ -62,6 +62,8 @@ pub fn mysql_kind(type_text: &str) -> Kind {
         "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" if text.contains("zerofill") => {
             Kind::PaddedInteger
         }
+        // What BOOL is in MySQL; other widths are for display only.
+        "tinyint" if text.starts_with("tinyint(1)") => Kind::Boolean,
         "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Kind::Integer,
         "float" => Kind::Float,
         "double" | "real" => Kind::Double,
@@ -211,6 +213,8 @@ mod tests {
     fn types_of_mysql_are_read() {
         assert_eq!(mysql_kind("bigint(20) unsigned"), Kind::Integer);
         assert_eq!(mysql_kind("int(5) unsigned zerofill"), Kind::PaddedInteger);
+        assert_eq!(mysql_kind("tinyint(1)"), Kind::Boolean);
+        assert_eq!(mysql_kind("tinyint(4)"), Kind::Integer);
         assert_eq!(mysql_kind("DECIMAL(10,2)"), Kind::Decimal { scale: 2 });
         assert_eq!(mysql_kind("enum('a','b')"), Kind::Text);
         assert_eq!(mysql_kind("datetime(6)"), Kind::DateTime);

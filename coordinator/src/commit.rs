@@ -62,18 +62,24 @@ pub fn verify(prefix: &str, attempt: AttemptKey, prepared: &Prepared) -> Result<
         if part.label != label.as_str() {
             return Err(mismatch(format!("part {number} came under label {}, not {label}", part.label)));
         }
-        if part.rows_sent != part.rows_loaded + part.rows_filtered + part.rows_unselected {
+        let counted = sum([part.rows_loaded, part.rows_filtered, part.rows_unselected]);
+        if u128::from(part.rows_sent) != counted {
             return Err(mismatch(format!(
                 "{} rows were sent under label {label}, but StarRocks counted {} loaded, {} filtered and {} unselected",
                 part.rows_sent, part.rows_loaded, part.rows_filtered, part.rows_unselected
             )));
         }
     }
-    let sent: u64 = prepared.parts.iter().map(|part| part.rows_sent).sum();
-    if sent != prepared.rows_read {
+    let sent = sum(prepared.parts.iter().map(|part| part.rows_sent));
+    if sent != u128::from(prepared.rows_read) {
         return Err(mismatch(format!("{} rows were read and {sent} were sent", prepared.rows_read)));
     }
     Ok(())
+}
+
+/// Cannot overflow, whatever a worker says.
+fn sum(counts: impl IntoIterator<Item = u64>) -> u128 {
+    counts.into_iter().map(u128::from).sum()
 }
 
 /// A part was rolled back by the server before anything of its task was committed.

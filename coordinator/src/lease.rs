@@ -16,6 +16,8 @@ pub struct Lease {
     pub worker: WorkerId,
     pub granted: Millis,
     pub expires: Millis,
+    /// Whether a heartbeat has come under this epoch, or may have come before a restart.
+    pub heard: bool,
     /// Transactions the attempt was heard to have begun.
     pub parts_begun: u32,
 }
@@ -42,10 +44,19 @@ impl Leases {
     /// When the task is leased already: two holders would both believe they may load.
     pub fn grant(&mut self, attempt: AttemptKey, worker: WorkerId, now: Millis, term: Duration) {
         let expires = now.plus(term);
-        let lease = Lease { epoch: attempt.epoch, worker, granted: now, expires, parts_begun: 0 };
+        let lease =
+            Lease { epoch: attempt.epoch, worker, granted: now, expires, heard: false, parts_begun: 0 };
         let before = self.by_task.insert(attempt.task, lease);
         assert!(before.is_none(), "task {} was granted twice", attempt.task);
         self.by_expiry.insert((expires, attempt.task));
+    }
+
+    /// Takes a lease up again that was granted before a restart, for a full term.
+    pub fn resume(&mut self, attempt: AttemptKey, worker: WorkerId, now: Millis, term: Duration) {
+        self.grant(attempt, worker, now, term);
+        if let Some(lease) = self.by_task.get_mut(&attempt.task) {
+            lease.heard = true;
+        }
     }
 
     /// Extends a lease by a full term from `now`, also one whose time has run out but which nobody has ended yet.
@@ -60,6 +71,7 @@ impl Leases {
         let lease = self.by_task.get_mut(&attempt.task).expect("checked above");
         self.by_expiry.remove(&(lease.expires, attempt.task));
         lease.expires = now.plus(term);
+        lease.heard = true;
         lease.parts_begun = lease.parts_begun.max(parts_begun);
         self.by_expiry.insert((lease.expires, attempt.task));
         Ok(())

@@ -53,6 +53,9 @@ const REQUEST_BYTES: usize = 16 << 20;
 /// Largest message given: a page of tasks.
 const REPLY_BYTES: usize = 64 << 20;
 
+/// How often a silent connection is asked whether the other side is still there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
 /// How long open calls may take to end at shutdown.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -158,6 +161,7 @@ async fn serve_grpc(
         .max_encoding_message_size(REPLY_BYTES);
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health)
         .add_service(worker)
         .add_service(admin)

@@ -101,7 +101,7 @@ fn database_of(named: Option<&str>, datasource: &Datasource, parameter: &str) ->
     })
 }
 
-/// The columns of a table. A table that is not there is told with the names that are.
+/// The columns of a table; all that the catalogue tells, because old versions lack some of it. A table that is not there is told with the names that are.
 async fn catalogue(
     asker: &mut Asker<'_>,
     database: &str,
@@ -110,8 +110,7 @@ async fn catalogue(
 ) -> Result<Vec<Column>, Problem> {
     let rows = asker
         .named_rows(&format!(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_DEFAULT, COLUMN_KEY, EXTRA \
-             FROM information_schema.columns WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+            "SELECT * FROM information_schema.columns WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
             text_literal(database),
             text_literal(table)
         ))
@@ -133,7 +132,7 @@ fn column(row: &Named, kind_of: fn(&str) -> Kind) -> Column {
         type_text: type_text.to_owned(),
         nullable: row.text("is_nullable").eq_ignore_ascii_case("yes"),
         has_default: row.get("column_default").is_some() || extra.contains("auto_increment"),
-        generated: computed && !extra.contains("default_generated"),
+        generated: computed || !row.text("generation_expression").is_empty(),
         hidden: extra.contains("invisible"),
         is_key: row.text("column_key").eq_ignore_ascii_case("pri"),
         is_sorted: !row.text("column_key").is_empty(),

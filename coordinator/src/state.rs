@@ -112,7 +112,7 @@ impl State {
             for (task, record) in job.running_tasks() {
                 let attempt = AttemptKey { task, epoch: record.epoch };
                 let worker = record.worker.clone().unwrap_or_else(|| WorkerId(String::new()));
-                state.leases.grant(attempt, worker, now.monotonic, rules.lease);
+                state.leases.resume(attempt, worker, now.monotonic, rules.lease);
             }
             state.jobs.insert(id, job);
         }
@@ -305,9 +305,12 @@ impl State {
 
     fn report(&mut self, ticket: Ticket, attempt: AttemptKey, outcome: Outcome, round: &mut Round) {
         if self.leases.check(attempt).is_err() {
-            self.counters.stale_reports += 1;
-            self.stale_report(attempt, &outcome, round);
-            round.answer(ticket, Answer::Reported(false));
+            let repeated = self.is_decided(attempt, &outcome);
+            if !repeated {
+                self.counters.stale_reports += 1;
+                self.stale_report(attempt, &outcome, round);
+            }
+            round.answer(ticket, Answer::Reported(repeated));
             return;
         }
         match outcome {
@@ -332,6 +335,21 @@ impl State {
         round.answer(ticket, Answer::Reported(true));
     }
 
+    /// Whether this very result was taken before and only its answer was lost: a worker that is told otherwise would
+    /// roll back what is being committed.
+    fn is_decided(&self, attempt: AttemptKey, outcome: &Outcome) -> bool {
+        let record = self.jobs.get(&attempt.task.job).and_then(|job| job.find_task(attempt.task.task));
+        match (outcome, record) {
+            (Outcome::Prepared(shown), Some(record)) if record.epoch == attempt.epoch => {
+                match &record.standing {
+                    Standing::Committing { prepared, .. } | Standing::Done { prepared } => prepared == shown,
+                    _ => false,
+                }
+            }
+            _ => false,
+        }
+    }
+
     /// A word under a dead epoch changes no task; it only tells what is left to sweep.
     fn stale_report(&mut self, attempt: AttemptKey, outcome: &Outcome, round: &mut Round) {
         let (parts, all_rolled_back) = match outcome {
@@ -341,7 +359,24 @@ impl State {
         };
         if self.sweeps.stopped(attempt, parts, all_rolled_back) {
             round.touch(Touched::Sweep(attempt));
+        } else if let Some(leftover) =
+            Leftover::of_report(parts, all_rolled_back).filter(|_| self.is_dead(attempt))
+        {
+            let worker =
+                self.jobs.get(&attempt.task.job).and_then(|job| job.task(attempt.task.task).worker.clone());
+            self.add_sweep(attempt, worker, leftover, round);
         }
+    }
+
+    /// Whether the epoch was granted once and can never be committed any more.
+    fn is_dead(&self, attempt: AttemptKey) -> bool {
+        let record = self.jobs.get(&attempt.task.job).and_then(|job| job.find_task(attempt.task.task));
+        record.is_some_and(|record| match record.standing {
+            Standing::Waiting | Standing::Failed { .. } => attempt.epoch <= record.epoch,
+            Standing::Running | Standing::Committing { .. } | Standing::Done { .. } => {
+                attempt.epoch < record.epoch
+            }
+        })
     }
 
     fn verify(&self, attempt: AttemptKey, prepared: &Prepared) -> Result<(), Problem> {
@@ -598,6 +633,14 @@ impl State {
         for attempt in self.leases.expired(round.now.monotonic) {
             let Some(lease) = self.leases.get(attempt.task) else { continue }; // its job has just failed
             self.counters.lease_expiries += 1;
+            if !lease.heard {
+                // The grant was lost on its way: a worker begins nothing before its first heartbeat is answered.
+                self.close_epoch(attempt, None, round);
+                if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
+                    job.requeue(attempt.task.task, None);
+                }
+                continue;
+            }
             let leftover = Leftover { parts: lease.parts_begun, stopped: false };
             let problem = Problem::new(
                 Code::LeaseExpired,

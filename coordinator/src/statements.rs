@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::record::{InFlight, Stage};
 use crate::state::{Answer, Event};
 
-/// How long a killed statement may stay in the process list.
+/// How long the server may take to be reached, and a killed statement to leave the process list.
 const KILL_PATIENCE: Duration = Duration::from_secs(60);
 
 const KILL_PAUSE: Duration = Duration::from_millis(500);
@@ -112,8 +112,8 @@ pub(crate) async fn make_sure_it_is_gone(
 ) -> Result<(), Problem> {
     let InFlight { host, connection_id } = in_flight;
     let datasource = datasources.find(&load.datasource, "")?;
-    let mut conn = connect_to(datasource, host, None, SessionSettings::default()).await?;
     let deadline = Instant::now() + KILL_PATIENCE;
+    let mut conn = connect_within(datasource, host, deadline).await?;
     loop {
         let listed = process_list(&mut conn).await.map_err(|error| explain(datasource, host, &error))?;
         if !listed.contains(connection_id) {
@@ -130,6 +130,19 @@ pub(crate) async fn make_sure_it_is_gone(
             warn!(connection_id, %error, "KILL was refused");
         }
         sleep(KILL_PAUSE).await;
+    }
+}
+
+/// The FE may be on its way up again, as we are.
+async fn connect_within(datasource: &Datasource, host: &str, deadline: Instant) -> Result<Conn, Problem> {
+    loop {
+        match connect_to(datasource, host, None, SessionSettings::default()).await {
+            Err(problem) if problem.code == Code::ConnectFailed && Instant::now() < deadline => {
+                warn!(error = %problem, "waiting for the server that may still run a statement");
+                sleep(KILL_PAUSE).await;
+            }
+            other => return other,
+        }
     }
 }
 

@@ -221,6 +221,11 @@ impl Job {
         &self.tasks[task.index()]
     }
 
+    /// `None` when the plan has no such task; for what comes from outside.
+    pub fn find_task(&self, task: TaskId) -> Option<&TaskRecord> {
+        self.tasks.get(task.index())
+    }
+
     /// The key range of a task, for people.
     pub fn range_text(&self, task: TaskId) -> String {
         self.plan.as_ref().map_or_else(String::new, |plan| plan.tasks[task.index()].range.to_string())

@@ -366,6 +366,45 @@ fn an_expired_epoch_is_stale_and_its_labels_are_swept() {
 }
 
 #[test]
+fn a_grant_that_never_arrived_costs_no_attempt() {
+    let mut bench = Bench::running(1);
+    bench.one("w1");
+    bench.wait(LEASE);
+    assert_eq!((bench.sweeps(), bench.job().task(TaskId(0)).failures), (vec![], 0));
+    assert_eq!(bench.one("w2").epoch, Epoch(2));
+}
+
+#[test]
+fn a_repeated_report_is_accepted_again_and_changes_nothing() {
+    let mut bench = Bench::running(2);
+    let attempt = bench.one("w1");
+    bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+    let before = bench.saved.clone();
+    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    bench.commit_all();
+    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 2))));
+    assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![]));
+    assert_eq!(before.len(), bench.saved.len());
+}
+
+#[test]
+fn a_late_report_of_an_unlisted_epoch_puts_its_labels_onto_the_list() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.wait(LEASE);
+    let second = bench.one("w2");
+    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert_eq!(bench.sweeps(), [attempt]);
+    let unknown = AttemptKey { epoch: Epoch(9), ..second };
+    let beyond = AttemptKey { task: TaskKey { task: TaskId(77), ..second.task }, ..second };
+    for stranger in [unknown, beyond] {
+        assert!(!bench.report(stranger, Outcome::Prepared(prepared(stranger, 1))));
+    }
+    assert_eq!(bench.sweeps(), [attempt]);
+}
+
+#[test]
 fn a_running_task_survives_a_restart_with_a_full_term() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
