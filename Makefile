@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test fmt lint unit system clean-tools
+.PHONY: build demo test
 
 # Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
 PROTOX := .tools/bin/protox
@@ -23,10 +23,7 @@ test: $(PROTOX)
 	@$(STAGE) "format" cargo fmt --all --check
 	@$(STAGE) "servers" tests/servers.sh
 	@$(STAGE) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
-	@$(STAGE) "build" cargo build --locked -p starlift -p starrocks-standin
-	@$(STAGE) "unit tests" cargo test --workspace --locked --exclude starlift-tests
-	@$(STAGE) "system tests" cargo test --locked -p starlift-tests
+	@$(STAGE) "build" cargo build --workspace --locked
+	@$(STAGE) "build tests" cargo test --workspace --locked --no-run
+	@$(STAGE) "tests" cargo test --workspace --locked
 	@$(STAGE) --sum
-
-clean-tools:
-	rm -rf .tools
