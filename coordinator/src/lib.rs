@@ -1,6 +1,6 @@
 //! The coordinator: takes jobs, plans them, leases their tasks to workers, and commits every task exactly once.
 //!
-//! Read [`state`] for the rules, [`driver`] for the loop that obeys them, [`plan`] for how a job is cut, [`store`] for
+//! Read [`state`] for the rules, `driver.rs` for the loop that obeys them, [`plan`] for how a job is cut, [`store`] for
 //! what survives a restart. Reads and loads no row itself: workers do.
 
 pub mod clock;

@@ -1,5 +1,5 @@
 //! A job's plan: everything decided before anything is changed. Pure. What the catalogues say comes in as
-//! [`SourceFacts`] and [`TargetFacts`] ([`crate::probe`] asks), what goes out is stored and sent to workers. Types are
+//! [`SourceFacts`] and [`TargetFacts`] (`probe.rs` asks), what goes out is stored and sent to workers. Types are
 //! matched in [`crate::columns`], keys are cut in [`crate::ranges`].
 
 use serde::{Deserialize, Serialize};

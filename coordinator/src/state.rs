@@ -2,7 +2,7 @@
 //! events and the time, changes itself, and says what must be saved and what must be done afterwards. It opens nothing,
 //! waits for nothing, and gives the same answer to the same input.
 //!
-//! The caller ([`crate::driver`]) saves [`Turn::changes`] before it performs any of [`Turn::actions`]; that order is the
+//! The caller (`driver.rs`) saves [`Turn::changes`] before it performs any of [`Turn::actions`]; that order is the
 //! whole of exactly once. What a task's results mean for its job stands in [`job`], what events mean stands here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,6 @@ use starlift_common::job::JobState;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::task::{AttemptKey, Outcome, Prepared, Progress};
-use starlift_common::wire::Grant;
 
 use crate::clock::{Millis, Now};
 use crate::commit::Verdict;
@@ -24,6 +23,7 @@ use crate::plan::Plan;
 use crate::record::{InFlight, JobRecord, Standing, StatementsRecord, SweepRecord};
 use crate::sweep::{Fate, Sweeps};
 
+mod assign;
 pub mod event;
 pub mod job;
 mod round;
@@ -659,97 +659,6 @@ impl State {
             if let Some(plan) = self.jobs.get(&attempt.task.job).and_then(Job::plan) {
                 round.act(Action::Sweep { attempt, parts, plan: plan.clone() });
             }
-        }
-    }
-
-    /// Hands ready tasks to waiting workers, one by one: each goes to the worker that holds the fewest, from the job
-    /// that runs the fewest.
-    fn assign(&mut self, round: &mut Round) {
-        let now = round.now.monotonic;
-        for job in self.jobs.values_mut() {
-            job.queue_mut().wake(now);
-        }
-        let mut grants: BTreeMap<Ticket, Vec<Grant>> = BTreeMap::new();
-        let mut passed_over = BTreeSet::new();
-        while let Some(parked) = self.next_asker(&grants, &passed_over) {
-            match self.grant_to(&parked.worker, round) {
-                Some(grant) => grants.entry(parked.ticket).or_default().push(grant),
-                None => {
-                    passed_over.insert(parked.ticket);
-                }
-            }
-        }
-        self.parked.retain(|parked| !grants.contains_key(&parked.ticket));
-        for (ticket, grants) in grants {
-            round.answer(ticket, Answer::Granted { grants, drain: false });
-        }
-    }
-
-    fn next_asker(
-        &self,
-        grants: &BTreeMap<Ticket, Vec<Grant>>,
-        passed_over: &BTreeSet<Ticket>,
-    ) -> Option<Parked> {
-        let free = |parked: &Parked| {
-            let taken = grants.get(&parked.ticket).map_or(0, Vec::len);
-            taken < usize::try_from(parked.free_slots).unwrap_or(usize::MAX)
-        };
-        let running = |parked: &Parked| self.workers.get(&parked.worker).map_or(0, |worker| worker.running);
-        self.parked
-            .iter()
-            .filter(|parked| {
-                !passed_over.contains(&parked.ticket) && free(parked) && !self.is_draining(&parked.worker)
-            })
-            .min_by_key(|parked| (running(parked), parked.ticket))
-            .cloned()
-    }
-
-    fn is_draining(&self, worker: &WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(|worker| worker.info.draining)
-    }
-
-    fn grant_to(&mut self, worker: &WorkerId, round: &mut Round) -> Option<Grant> {
-        let now = round.now.monotonic;
-        let others = self.others_ask(worker);
-        let mut candidates: Vec<(u32, JobId)> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.grants_tasks() && job.queue().has_ready())
-            .map(|(id, job)| (job.queue().running(), *id))
-            .collect();
-        candidates.sort_unstable();
-        for (_, id) in candidates {
-            let job = self.jobs.get_mut(&id).expect("taken from the map above");
-            if let Some(grant) = job.grant(worker, others, self.rules.lease) {
-                let attempt = grant.attempt;
-                self.leases.grant(attempt, worker.clone(), now, self.rules.lease);
-                if let Some(worker) = self.workers.get_mut(worker) {
-                    worker.running += 1;
-                }
-                self.counters.grants += 1;
-                round.touch(Touched::Task(attempt.task));
-                return Some(grant);
-            }
-        }
-        None
-    }
-
-    /// Whether another worker waits for work: then a failed task is kept for it.
-    fn others_ask(&self, worker: &WorkerId) -> bool {
-        self.parked.iter().any(|parked| parked.worker != *worker && !self.is_draining(&parked.worker))
-    }
-
-    /// Answers the requests for work that have waited long enough or want none.
-    fn dismiss(&mut self, round: &mut Round) {
-        let now = round.now.monotonic;
-        let (stay, go): (Vec<Parked>, Vec<Parked>) =
-            std::mem::take(&mut self.parked).into_iter().partition(|parked| {
-                parked.until > now && parked.free_slots > 0 && !self.is_draining(&parked.worker)
-            });
-        self.parked = stay;
-        for parked in go {
-            let drain = self.is_draining(&parked.worker);
-            round.answer(parked.ticket, Answer::Granted { grants: Vec::new(), drain });
         }
     }
 

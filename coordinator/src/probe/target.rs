@@ -17,6 +17,8 @@ use crate::plan::{Model, TargetFacts};
 
 /// How long the check's transaction may live if its rollback gets lost, in seconds.
 const CHECK_TIMEOUT_S: u32 = 60;
+/// How often the check is begun when its answer gets lost.
+const CHECK_TRIES: u32 = 3;
 
 /// Asks the target, and tries whether a load could begin. All faults found are told.
 pub(crate) async fn target(
@@ -106,6 +108,32 @@ async fn try_begin(
     spec: &JobSpec,
     job: JobId,
 ) -> Result<Vec<String>, Problem> {
+    let mut tries = 1;
+    loop {
+        match begin_and_roll_back(client, database, spec, job).await {
+            Ok(()) => return Ok(Vec::new()),
+            // Whatever was begun under the lost answer was rolled back; the next try has another label.
+            Err(error) if error.is_unknown() && tries < CHECK_TRIES => tries += 1,
+            Err(error) if error.class() == FailureClass::Distress => {
+                return Ok(vec![format!("the target is under pressure already: {error}")]);
+            }
+            Err(CallError::Refused { answer, host }) if answer.is_not_implemented() => {
+                let text = answer.text();
+                let message = format!("the target does not know transactions of Stream Load: {text}");
+                let problem = Problem::new(Code::Unsupported, message).at(host);
+                return Err(problem.hint("StarRocks 2.4 or newer is needed"));
+            }
+            Err(error) => return Err(refused_begin(&error)),
+        }
+    }
+}
+
+async fn begin_and_roll_back(
+    client: &Client,
+    database: &str,
+    spec: &JobSpec,
+    job: JobId,
+) -> Result<(), CallError> {
     let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
     let target = TxnTarget { database, table: &spec.target.table, label: &label };
     let mut headers = HeaderMap::new();
@@ -114,25 +142,13 @@ async fn try_begin(
     if let Some(Ok(value)) = warehouse.map(|name| HeaderValue::from_str(name)) {
         headers.insert(HeaderName::from_static("warehouse"), value);
     }
-    let begun = client.begin(target, &headers).await;
-    match begun {
-        Ok(_) => {
-            if let Err(error) = client.rollback(database, &spec.target.table, &label).await {
-                warn!(%label, %error, "the check's transaction could not be rolled back; it ends by its own timeout");
-            }
-            Ok(Vec::new())
-        }
-        Err(error) if error.class() == FailureClass::Distress => {
-            Ok(vec![format!("the target is under pressure already: {error}")])
-        }
-        Err(CallError::Refused { answer, host }) if answer.is_not_implemented() => Err(Problem::new(
-            Code::Unsupported,
-            format!("the target does not know transactions of Stream Load: {}", answer.text()),
-        )
-        .at(host)
-        .hint("StarRocks 2.4 or newer is needed")),
-        Err(error) => Err(refused_begin(&error)),
+    let begun = client.begin(target, &headers).await.map(|_begun| ());
+    if begun.as_ref().err().is_none_or(CallError::is_unknown)
+        && let Err(error) = client.rollback(database, &spec.target.table, &label).await
+    {
+        warn!(%label, %error, "the check's transaction could not be rolled back; it ends by its own timeout");
     }
+    begun
 }
 
 /// A refusal of the check is the server's, not the job's: it is mended outside unless the words say otherwise.

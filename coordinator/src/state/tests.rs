@@ -6,6 +6,7 @@ use starlift_common::ids::{Epoch, TaskId, TaskKey};
 use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
 use starlift_common::label::Label;
 use starlift_common::task::{KeyRange, PreparedPart, TaskPlan, TaskRange};
+use starlift_common::wire::Grant;
 
 use super::*;
 use crate::clock::UnixMillis;
