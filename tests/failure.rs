@@ -22,7 +22,7 @@ async fn small_source_and_target() -> (MariaDb, Standin) {
 async fn lost_answers_and_broken_bodies_cost_no_row() {
     let (source, target) = small_source_and_target().await;
     for fault in [
-        json!({ "op": "begin", "label": "_1_0", "count": 1, "do": "do_then_cut" }),
+        json!({ "op": "begin", "count": 2, "do": "do_then_cut" }),
         json!({ "op": "load", "count": 2, "do": "cut_body", "after_bytes": 4096 }),
         json!({ "op": "load", "count": 1, "do": "do_then_cut" }),
         json!({ "op": "prepare", "count": 1, "do": "do_then_cut" }),
