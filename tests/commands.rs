@@ -85,9 +85,8 @@ async fn an_interrupted_run_is_resumed_by_the_same_command_and_by_no_other_job()
     })
     .await;
     interrupted.signal("INT");
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    target.post("/faults/release").await;
     assert_eq!(interrupted.ended().await.code(), Some(130));
+    target.post("/faults/release").await;
     assert!(interrupted.log().contains("To resume:"), "{}", interrupted.log());
 
     let other = orders_job(json!({ "maxBatchRows": 7 }), json!({}));

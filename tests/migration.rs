@@ -85,7 +85,8 @@ async fn a_killed_worker_costs_no_row_and_doubles_none() {
         (MariaDb::start().await, Standin::start(&["--fe-http", "127.0.0.1:0,127.0.0.1:0"]).await);
     fill_source(&source, ROWS).await;
     create_target(&target).await;
-    let mut cluster = Cluster::start(&datasources(&source, &target), 3, 2).await;
+    let sources = datasources(&source, &target);
+    let mut cluster = Cluster::start_with(&sources, 3, 2, &["--lease", "5s"]).await;
 
     // Small batches and a pause before each prepare keep every worker busy long enough to be hit.
     target.fault(json!({ "op": "prepare", "count": null, "do": "delay_before", "ms": 300 })).await;
