@@ -38,6 +38,9 @@ pub(crate) fn write_cell(out: &mut Vec<u8>, kind: Option<&ColumnType>, value: Va
         }
         (ValueRef::Integer(number), _) => write_integer(out, number),
         (ValueRef::Real(number), Some(ColumnType::Float)) => write_bytes(out, single_text(number).as_bytes()),
+        (ValueRef::Real(number), Some(ColumnType::Decimal { scale, .. })) => {
+            write_bytes(out, format!("{number:.*}", usize::from(*scale)).as_bytes());
+        }
         (ValueRef::Real(number), _) => write_bytes(out, double_text(number).as_bytes()),
     }
 }

@@ -204,6 +204,7 @@ fn c62_large_integers_and_decimals_compare_sort_and_add_exactly() {
         ("SELECT MAX(k) - 1 FROM d.n", "170141183460469231731687303715884105726"),
         ("SELECT SUM(CAST(k AS LARGEINT)) FROM d.n WHERE k IN (9, 10)", "19"),
         ("SELECT COUNT(*) FROM d.n WHERE CAST(p AS DECIMAL(38,1)) > 9", "2"),
+        ("SELECT p * 2, p * 1.5, k + 1 FROM d.n WHERE k = 10", "0.400\t0.3000\t11"),
     ] {
         assert_eq!(port.query(sql), expected, "{sql}");
     }
@@ -428,6 +429,10 @@ fn duplicate_rows_stay_and_are_deleted_by_condition() {
     assert_eq!(port.query("SELECT COUNT(*) FROM d.t"), "0");
     port.query("INSERT INTO d.t (s) VALUES ('only'); INSERT INTO d.t SELECT 5, s FROM d.t");
     assert_eq!(port.query("SELECT * FROM d.t ORDER BY k"), "NULL\tonly\n5\tonly");
+    port.query("CREATE TABLE d.made DISTRIBUTED BY HASH(k) AS SELECT k, CONCAT(s, '!') AS loud, k * 1.5 AS half FROM d.t");
+    assert_eq!(port.query("SELECT * FROM d.made ORDER BY k"), "NULL\tonly!\tNULL\n5\tonly!\t7.5");
+    port.query("INSERT OVERWRITE d.made SELECT 6, 'x', 0.5; INSERT INTO d.made (loud) VALUES (DEFAULT)");
+    assert_eq!(port.query("SELECT * FROM d.made ORDER BY k"), "NULL\tNULL\tNULL\n6\tx\t0.5");
     port.query("CREATE TABLE d.other LIKE d.t; ALTER TABLE d.t SWAP WITH other");
     assert_eq!(port.query("SELECT (SELECT COUNT(*) FROM d.t), (SELECT COUNT(*) FROM d.other)"), "0\t2");
 }
@@ -540,6 +545,41 @@ fn a_statement_ends_at_its_timeout() {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n",
     );
     assert!(text.contains("Query reached its timeout"), "{text}");
+}
+
+/// Logs in as root without password.
+fn login(port: &Port) -> TcpStream {
+    let mut socket = TcpStream::connect(("127.0.0.1", port.port)).unwrap();
+    packet(&mut socket);
+    let mut login = (0x200_u32 | 0x8000 | 0x8_0000).to_le_bytes().to_vec();
+    login.extend_from_slice(&[0, 0, 0, 1, 33]);
+    login.extend_from_slice(&[0; 23]);
+    login.extend_from_slice(b"root\0\0mysql_native_password\0");
+    send_packet(&mut socket, 1, &login);
+    assert_eq!(packet(&mut socket).1[0], 0);
+    socket
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_by_the_timeout() {
+    let port = Port::with_sample();
+    port.query("CREATE TABLE shop.many LIKE shop.sample");
+    port.store.fill_demo("shop", "many", 10_000).unwrap();
+    let mut socket = login(&port);
+    send_packet(
+        &mut socket,
+        0,
+        b"\x03SELECT /*+ SET_VAR(query_timeout=1) */ a.s, b.s FROM shop.many a, shop.many b",
+    );
+    // Endless for all purposes; what fits into buffers comes, then the error.
+    std::thread::sleep(Duration::from_millis(1500));
+    loop {
+        let (_, payload) = packet(&mut socket);
+        if payload[0] == 0xff {
+            assert!(String::from_utf8_lossy(&payload).contains("Query reached its timeout of 1 seconds"));
+            return;
+        }
+    }
 }
 
 #[test]

@@ -347,8 +347,8 @@ fn tables_rows(server: &Server, _: &Session) -> Result<Rows, SqlError> {
         row[4] = Some("StarRocks".to_owned());
         row[6] = Some(String::new());
         row[7] = Some(table.row_count().to_string());
-        row[8] = Some("0".to_owned());
-        row[9] = Some("0".to_owned());
+        row[8] = Some(table.average_row_bytes().to_string());
+        row[9] = Some(table.data_length().to_string());
         row[15] = Some(table.changed_at());
         row[17] = Some("utf8_general_ci".to_owned());
         row[20] = Some(table.options.comment.clone());

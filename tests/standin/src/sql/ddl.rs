@@ -205,6 +205,11 @@ fn column(words: &mut Words) -> Result<Column, SqlError> {
         } else if words.eat("CHARACTER SET") || words.eat("CHARSET") || words.eat("COLLATE") {
             words.identifier()?;
         } else if let Some(aggregation) = AGGREGATIONS.iter().find(|word| words.eat(word)) {
+            if *aggregation != "REPLACE" {
+                return Err(SqlError::analysis(format_args!(
+                    "the stand-in does not aggregate by {aggregation}"
+                )));
+            }
             column.aggregation = Some((*aggregation).to_owned());
         } else {
             return Ok(column);

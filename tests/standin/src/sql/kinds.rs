@@ -46,10 +46,15 @@ impl Scope<'_> {
             | Expr::Exists { .. }
             | Expr::Like { .. } => ColumnType::Boolean,
             Expr::BinaryOp { left, op, right } => match op {
-                BinaryOperator::Plus
-                | BinaryOperator::Minus
-                | BinaryOperator::Multiply
-                | BinaryOperator::Modulo => wider(&self.kind_of(left)?, &self.kind_of(right)?)?,
+                BinaryOperator::Multiply => match (self.kind_of(left)?, self.kind_of(right)?) {
+                    (ColumnType::Decimal { scale: one, .. }, ColumnType::Decimal { scale: two, .. }) => {
+                        ColumnType::Decimal { precision: 38, scale: (one + two).min(38) }
+                    }
+                    (left, right) => wider(&left, &right)?,
+                },
+                BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Modulo => {
+                    wider(&self.kind_of(left)?, &self.kind_of(right)?)?
+                }
                 BinaryOperator::Divide => ColumnType::Double,
                 BinaryOperator::MyIntegerDivide => ColumnType::BigInt,
                 _ => ColumnType::Boolean,
@@ -126,10 +131,10 @@ fn wider(left: &ColumnType, right: &ColumnType) -> Option<ColumnType> {
         (ColumnType::Decimal { scale: one, .. }, ColumnType::Decimal { scale: two, .. }) => {
             ColumnType::Decimal { precision: 38, scale: *one.max(two) }
         }
-        (decimal @ ColumnType::Decimal { .. }, other) | (other, decimal @ ColumnType::Decimal { .. })
+        (ColumnType::Decimal { scale, .. }, other) | (other, ColumnType::Decimal { scale, .. })
             if other.storage() == Storage::Int =>
         {
-            decimal.clone()
+            ColumnType::Decimal { precision: 38, scale: *scale }
         }
         (ColumnType::LargeInt, other) | (other, ColumnType::LargeInt) if other.storage() != Storage::Real => {
             ColumnType::LargeInt

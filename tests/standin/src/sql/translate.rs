@@ -37,8 +37,9 @@ pub(super) fn translate(
     mut query: Query,
 ) -> Result<Translated, SqlError> {
     let mut scope = Scope::new(server, session);
+    name_columns(&mut query);
     scope.resolve(&mut query)?;
-    let kinds = name_columns(&mut query, &scope);
+    let kinds = kinds_of_columns(&mut query, &scope);
     scope.rewrite(&mut query)?;
     query.locks.clear();
     Ok(Translated { sql: query.to_string(), kinds, schema_tables: scope.schema_tables })
@@ -80,33 +81,37 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Gives unnamed result columns the text they were written as, and tells the types of all.
-fn name_columns(query: &mut Query, scope: &Scope<'_>) -> Vec<Option<ColumnType>> {
-    let Some(select) = first_select(&mut query.body) else { return Vec::new() };
-    let mut kinds = Vec::with_capacity(select.projection.len());
+/// Gives unnamed result columns the text they were written as.
+fn name_columns(query: &mut Query) {
+    let Some(select) = first_select(&mut query.body) else { return };
     for item in &mut select.projection {
-        match item {
-            SelectItem::UnnamedExpr(expr) => {
-                kinds.push(scope.kind_of(expr));
-                let alias = match &*expr {
-                    Expr::Identifier(ident) => ident.value.clone(),
-                    Expr::CompoundIdentifier(idents) => {
-                        idents.last().map_or_else(String::new, |ident| ident.value.clone())
-                    }
-                    Expr::Value(value) => match &value.value {
-                        Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => {
-                            format!("'{text}'")
-                        }
-                        other => other.to_string(),
-                    },
-                    other => other.to_string(),
-                };
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&alias) };
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let name = match &*expr {
+            Expr::Identifier(ident) => ident.value.clone(),
+            Expr::CompoundIdentifier(idents) => {
+                idents.last().map_or_else(String::new, |ident| ident.value.clone())
             }
-            SelectItem::ExprWithAlias { expr, .. } => kinds.push(scope.kind_of(expr)),
-            _ => {}
-        }
+            Expr::Value(value) => match &value.value {
+                Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => format!("'{text}'"),
+                other => other.to_string(),
+            },
+            other => other.to_string(),
+        };
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&name) };
     }
+}
+
+/// The types of the result columns as far as their text tells; none at all with `*`.
+fn kinds_of_columns(query: &mut Query, scope: &Scope<'_>) -> Vec<Option<ColumnType>> {
+    let Some(select) = first_select(&mut query.body) else { return Vec::new() };
+    let kinds: Vec<Option<ColumnType>> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, .. } => Some(scope.kind_of(expr)),
+            _ => None,
+        })
+        .collect();
     if kinds.len() == select.projection.len() { kinds } else { Vec::new() }
 }
 
@@ -399,7 +404,7 @@ impl Rewriter<'_, '_> {
         let exact = |name: &str| {
             let numeric =
                 |expr: &Expr| self.scope.kind_of(expr).is_some_and(|kind| kind.storage() == Storage::Numeric);
-            (numeric(left) || numeric(right)).then(|| call(name, [left.clone(), right.clone()]))
+            (numeric(left) || numeric(right)).then(|| call(name, [exact_operand(left), exact_operand(right)]))
         };
         match op {
             BinaryOperator::Plus => exact("sr_add"),
@@ -455,6 +460,17 @@ impl Rewriter<'_, '_> {
 /// A number that SQLite would keep as a double, with fewer digits than it has.
 fn is_beyond_sqlite(number: &str) -> bool {
     number.len() > 15 && number.parse::<i64>().is_err()
+}
+
+/// A decimal literal as text, for arithmetic that is exact on text.
+fn exact_operand(operand: &Expr) -> Expr {
+    match operand {
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) if !number.contains(['e', 'E']) => raw(text_literal(number)),
+            _ => operand.clone(),
+        },
+        _ => operand.clone(),
+    }
 }
 
 fn is_comparison(op: &BinaryOperator) -> bool {

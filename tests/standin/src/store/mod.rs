@@ -61,6 +61,7 @@ struct Written {
     /// Rows of an earlier generation went with it.
     generation: i64,
     rows: i64,
+    bytes: i64,
 }
 
 /// Number of visible rows and the wrapping sum of a hash of each: equal for equal multisets of rows.
@@ -100,7 +101,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS databases(name TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS tables(id INTEGER PRIMARY KEY, db TEXT, name TEXT, definition TEXT,
-        generation INTEGER, visible_version INTEGER, row_count INTEGER);
+        generation INTEGER, visible_version INTEGER, row_count INTEGER, data_length INTEGER);
     CREATE TABLE IF NOT EXISTS visible(txn INTEGER PRIMARY KEY, version INTEGER);";
 
 /// Rows deleted in one turn at the writer.
@@ -166,7 +167,7 @@ impl Store {
             let mut all = lock(&self.inner.open);
             Arc::clone(all.entry(txn).or_insert_with(|| Arc::new(self.new_txn())))
         };
-        self.touch(&open, table, 0);
+        self.touch(&open, table, 0, 0);
         Ok(RowWriter::new(self.clone(), Arc::clone(table), open))
     }
 
@@ -239,7 +240,7 @@ impl Store {
         fill: impl FnOnce(&mut RowWriter) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let open = Arc::new(self.new_txn());
-        self.touch(&open, table, 0);
+        self.touch(&open, table, 0, 0);
         let mut writer = RowWriter::new(self.clone(), Arc::clone(table), Arc::clone(&open));
         fill(&mut writer)?;
         writer.finish()?;
@@ -280,7 +281,7 @@ impl Store {
         let table = Table::new(id, db, name, definition, 1);
         let change = writer.transaction()?;
         change.execute(
-            "INSERT INTO tables VALUES(?1, ?2, ?3, ?4, 1, 1, 0)",
+            "INSERT INTO tables VALUES(?1, ?2, ?3, ?4, 1, 1, 0, 0)",
             rusqlite::params![id, db, name, stored],
         )?;
         change.execute_batch(&table.create_sql(1))?;
@@ -316,12 +317,12 @@ impl Store {
         change.execute_batch(&format!("DROP VIEW {}", table.view_name()))?;
         change.execute_batch(&table.create_sql(new))?;
         change.execute(
-            "UPDATE tables SET generation = ?2, visible_version = visible_version + 1, row_count = 0 WHERE id = ?1",
+            "UPDATE tables SET generation = ?2, visible_version = visible_version + 1, row_count = 0, data_length = 0 WHERE id = ?1",
             [table.id, new],
         )?;
         change.commit()?;
         table.replace_generation(new);
-        table.note_visible(-table.row_count());
+        table.note_visible(-table.row_count(), -table.data_length());
         drop(writer);
         self.drop_later(table.rows_name_of(old));
         Ok(())
@@ -350,12 +351,16 @@ impl Store {
         let mut writer = self.writer();
         let change = writer.transaction()?;
         let deleted = change.execute(&table.delete_sql(victims), [])?;
-        change
-            .execute("UPDATE tables SET visible_version = visible_version + 1 WHERE id = ?1", [table.id])?;
+        let rows = i64::try_from(deleted).unwrap_or(i64::MAX);
+        let bytes = rows.saturating_mul(table.average_row_bytes());
+        change.execute(
+            "UPDATE tables SET visible_version = visible_version + 1, row_count = row_count - ?2,
+             data_length = data_length - ?3 WHERE id = ?1",
+            [table.id, rows, bytes],
+        )?;
         change.commit()?;
-        let deleted = u64::try_from(deleted).unwrap_or(u64::MAX);
-        table.note_visible(-i64::try_from(deleted).unwrap_or(i64::MAX));
-        Ok(deleted)
+        table.note_visible(-rows, -bytes);
+        Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -366,15 +371,18 @@ impl Store {
         OpenTxn { id: self.inner.next_txn.fetch_add(1, Ordering::Relaxed), written: Mutex::default() }
     }
 
-    fn touch(&self, open: &OpenTxn, table: &Arc<Table>, rows: i64) {
+    fn touch(&self, open: &OpenTxn, table: &Arc<Table>, rows: i64, bytes: i64) {
         let mut written = lock(&open.written);
         let generation = table.generation();
         match written
             .iter_mut()
             .find(|written| written.table.id == table.id && written.generation == generation)
         {
-            Some(known) => known.rows += rows,
-            None => written.push(Written { table: Arc::clone(table), generation, rows }),
+            Some(known) => {
+                known.rows += rows;
+                known.bytes += bytes;
+            }
+            None => written.push(Written { table: Arc::clone(table), generation, rows, bytes }),
         }
     }
 
@@ -388,15 +396,16 @@ impl Store {
             "INSERT INTO visible SELECT ?1, COALESCE(MAX(version), 0) + 1 FROM visible",
             [open.id],
         )?;
-        for Written { table, rows, .. } in &alive {
+        for Written { table, rows, bytes, .. } in &alive {
             change.execute(
-                "UPDATE tables SET visible_version = visible_version + 1, row_count = row_count + ?2 WHERE id = ?1",
-                [table.id, *rows],
+                "UPDATE tables SET visible_version = visible_version + 1, row_count = row_count + ?2,
+                 data_length = data_length + ?3 WHERE id = ?1",
+                [table.id, *rows, *bytes],
             )?;
         }
         change.commit()?;
-        for Written { table, rows, .. } in &alive {
-            table.note_visible(*rows);
+        for Written { table, rows, bytes, .. } in &alive {
+            table.note_visible(*rows, *bytes);
         }
         Ok(())
     }
@@ -454,13 +463,13 @@ impl Catalog {
             databases.insert(name?, BTreeMap::new());
         }
         let mut statement = connection
-            .prepare("SELECT id, db, name, definition, generation, visible_version, row_count FROM tables")?;
+            .prepare("SELECT id, db, name, definition, generation, visible_version, row_count, data_length FROM tables")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (db, name): (String, String) = (row.get(1)?, row.get(2)?);
             let definition: TableDef = serde_json::from_str(&row.get::<_, String>(3)?)?;
             let table = Table::new(row.get(0)?, &db, &name, definition, row.get(4)?);
-            table.restore(row.get(5)?, row.get(6)?);
+            table.restore(row.get(5)?, row.get(6)?, row.get(7)?);
             databases.entry(db).or_default().insert(name, Arc::new(table));
         }
         Ok(Self { databases })
@@ -473,4 +482,71 @@ fn unknown_table(db: &str, table: &str) -> StoreError {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = "CREATE DATABASE d;
+        CREATE TABLE d.clustered (k INT NOT NULL) DUPLICATE KEY(k) DISTRIBUTED BY HASH(k);
+        CREATE TABLE d.indexed (k INT NULL) DUPLICATE KEY(k) DISTRIBUTED BY HASH(k);
+        CREATE TABLE d.replaced (k INT NOT NULL) PRIMARY KEY(k) DISTRIBUTED BY HASH(k);";
+
+    fn write(store: &Store, table: &Arc<Table>, txn: i64, keys: std::ops::Range<i64>) {
+        let mut writer = store.begin_rows(table, txn).unwrap();
+        for key in keys {
+            writer.push(&[Stored::Int(key)]).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn sweeping_an_aborted_transaction_leaves_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.execute_script(TABLES).unwrap();
+        for name in ["clustered", "indexed", "replaced"] {
+            let table = store.table("d", name).unwrap();
+            write(&store, &table, 1, 0..10_000);
+            write(&store, &table, 2, 5_000..15_000);
+            let aborted = lock(&store.inner.open).remove(&2).unwrap();
+            store.make_visible(1).unwrap();
+            store.sweep(&table, aborted.id).unwrap();
+            let rows = table.rows_name_of(table.generation());
+            let left: i64 = store
+                .writer()
+                .query_row(&format!("SELECT COUNT(*) FROM {rows}"), [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(left, 10_000, "{name}");
+            assert_eq!(store.digest("d", name).unwrap().rows, 10_000, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_written_before_a_truncate_never_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.execute_script(TABLES).unwrap();
+        let table = store.table("d", "clustered").unwrap();
+        write(&store, &table, 1, 0..10);
+        store.truncate(&table).unwrap();
+        store.make_visible(1).unwrap();
+        assert_eq!((table.row_count(), table.visible_version()), (0, 2));
+        assert_eq!(store.digest("d", "clustered").unwrap().rows, 0);
+    }
+
+    #[test]
+    fn a_key_range_is_read_without_a_scan() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.execute_script(TABLES).unwrap();
+        for name in ["clustered", "indexed", "replaced"] {
+            let view = store.table("d", name).unwrap().view_name();
+            let reader = store.reader().unwrap();
+            let sql = format!("EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE k >= 5 AND k < 9");
+            let plan: String = reader.query_row(&sql, [], |row| row.get("detail")).unwrap();
+            assert!(plan.contains("(k>? AND k<?)"), "{name}: {plan}");
+        }
+    }
 }

@@ -14,6 +14,9 @@ const BATCH_ROWS: usize = 8_192;
 /// ... or this many bytes of text.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// What a value counts for in the estimate of a table's size, besides its text.
+const FIXED_BYTES: usize = 8;
+
 /// Appends rows of one transaction to one table, a bounded batch at a time. Blocks while others write. Dropped without
 /// `finish` it loses what is still buffered; the transaction is then for its owner to discard.
 pub struct RowWriter {
@@ -102,7 +105,8 @@ impl RowWriter {
         }
         self.write_batch()?;
         let rows = i64::try_from(self.rows).unwrap_or(i64::MAX);
-        self.store.touch(&self.open, &self.table, rows);
+        let bytes = i64::try_from(self.bytes.len() + FIXED_BYTES * self.cells.len()).unwrap_or(i64::MAX);
+        self.store.touch(&self.open, &self.table, rows, bytes);
         self.written += u64::try_from(self.rows).unwrap_or(u64::MAX);
         self.rows = 0;
         self.cells.clear();

@@ -64,6 +64,7 @@ struct TableState {
     generation: AtomicI64,
     visible_version: AtomicI64,
     rows: AtomicI64,
+    bytes: AtomicI64,
     /// Milliseconds since the Unix epoch of the last change.
     changed_ms: AtomicI64,
 }
@@ -97,14 +98,16 @@ impl Table {
                 generation: AtomicI64::new(generation),
                 visible_version: AtomicI64::new(1),
                 rows: AtomicI64::new(0),
+                bytes: AtomicI64::new(0),
                 changed_ms: AtomicI64::new(now_ms()),
             }),
         }
     }
 
-    pub(super) fn restore(&self, visible_version: i64, rows: i64) {
+    pub(super) fn restore(&self, visible_version: i64, rows: i64, bytes: i64) {
         self.state.visible_version.store(visible_version, Ordering::Relaxed);
         self.state.rows.store(rows, Ordering::Relaxed);
+        self.state.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The same rows and counters under another name.
@@ -139,9 +142,20 @@ impl Table {
         self.state.rows.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_visible(&self, rows: i64) {
+    /// Estimated bytes of the visible rows.
+    pub fn data_length(&self) -> i64 {
+        self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Estimated bytes of a visible row, 0 without rows.
+    pub(crate) fn average_row_bytes(&self) -> i64 {
+        self.data_length().checked_div(self.row_count()).unwrap_or(0)
+    }
+
+    pub(super) fn note_visible(&self, rows: i64, bytes: i64) {
         self.state.visible_version.fetch_add(1, Ordering::Relaxed);
         self.state.rows.fetch_add(rows, Ordering::Relaxed);
+        self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.state.changed_ms.store(now_ms(), Ordering::Relaxed);
     }
 
