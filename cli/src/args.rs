@@ -150,6 +150,9 @@ pub(crate) struct CoordinatorArgs {
     /// Address for REST, health and metrics
     #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_HTTP", default_value = "127.0.0.1:9471")]
     pub http: String,
+    /// Listen beyond the loopback although neither encryption nor access control protects the ports
+    #[arg(long, env = "STARLIFT_INSECURE")]
+    pub insecure: bool,
     /// URL under which others reach the gRPC address [default: from --grpc]
     #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE")]
     pub advertise: Option<String>,
@@ -178,6 +181,9 @@ pub(crate) struct WorkerArgs {
     pub http: String,
     #[command(flatten)]
     pub datasources: DatasourcesFile,
+    /// Listen beyond the loopback although neither encryption nor access control protects the ports
+    #[arg(long, env = "STARLIFT_INSECURE")]
+    pub insecure: bool,
     /// How long running tasks may go on after SIGTERM before they are given back, e.g. 600s
     #[arg(long, env = "STARLIFT_DRAIN_TIMEOUT", default_value = "600s", value_parser = duration)]
     pub drain_timeout: Duration,

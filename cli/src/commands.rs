@@ -11,6 +11,7 @@ use starlift_worker as worker;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::args::{ClientArgs, Command, CoordinatorArgs, JobArgs, PlanArgs, SubmitArgs, WorkerArgs};
 use crate::client::Client;
@@ -97,8 +98,8 @@ fn one(problem: Problem) -> Vec<Problem> {
 
 async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
     let datasources = files::read_datasources(&args.datasources.path)?;
-    let grpc = listen(&args.grpc).await?;
-    let http = listen(&args.http).await?;
+    let grpc = listen(&args.grpc, args.insecure).await?;
+    let http = listen(&args.http, args.insecure).await?;
     let mut config = coordinator::Config::new(coordinator::StateLocation::File(args.state), datasources);
     config.lease = args.lease;
     config.attempts = args.attempts;
@@ -110,7 +111,7 @@ async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
 
 async fn serve_worker(args: WorkerArgs) -> Outcome {
     let datasources = files::read_datasources(&args.datasources.path)?;
-    let http = listen(&args.http).await?;
+    let http = listen(&args.http, args.insecure).await?;
     let mut config = worker::Config::new(args.coordinator.urls, datasources);
     config.slots = args.slots;
     config.drain_timeout = args.drain_timeout;
@@ -124,12 +125,23 @@ pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
     Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
 }
 
-/// Binds before anything else is set up, so that a taken port is told at once.
-async fn listen(address: &str) -> Result<TcpListener, Vec<Problem>> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// Binds before anything else is set up, so that a taken port is told at once. An address that other hosts can reach
+/// is refused unless `insecure` asks for it: nothing protects the ports yet.
+async fn listen(address: &str, insecure: bool) -> Result<TcpListener, Vec<Problem>> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
         let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
         one(problem.hint("choose a free address with --grpc or --http"))
-    })
+    })?;
+    if listener.local_addr().is_ok_and(|bound| bound.ip().is_loopback()) {
+        return Ok(listener);
+    }
+    if insecure {
+        warn!(address, "open to every host that can reach it: no encryption, no access control");
+        return Ok(listener);
+    }
+    let message = "refusing to be reachable from other hosts without encryption and access control";
+    let problem = Problem::new(Code::InvalidSettings, message).at(address);
+    Err(one(problem.hint("listen on 127.0.0.1, or pass --insecure inside a network you trust")))
 }
 
 /// Cancelled by SIGINT or SIGTERM.
@@ -270,6 +282,14 @@ mod tests {
         assert_eq!(job_exit_code(&report("FAILED", Some("UNKNOWN_COLUMN"))), 2);
         assert_eq!(job_exit_code(&report("FAILED", Some("NO_BACKEND_ALIVE"))), 3);
         assert_eq!(job_exit_code(&report("FAILED", Some("FROM_THE_FUTURE"))), 1);
+    }
+
+    #[tokio::test]
+    async fn ports_are_never_open_to_other_hosts_by_accident() {
+        assert!(listen("127.0.0.1:0", false).await.is_ok());
+        let refused = listen("0.0.0.0:0", false).await.unwrap_err();
+        assert!(refused[0].hint.contains("--insecure"), "{refused:?}");
+        assert!(listen("0.0.0.0:0", true).await.is_ok());
     }
 
     #[test]
