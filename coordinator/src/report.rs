@@ -91,6 +91,13 @@ pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Repo
         Some(Ending::Cancelled) => Some(cancelled(id, counts)),
         None => None,
     };
+    let mut warnings = record.warnings.clone();
+    if totals.rows_filtered > 0 {
+        warnings.push(format!(
+            "StarRocks left out {} rows as faulty, as max_filter_ratio allows; they are not in the target",
+            totals.rows_filtered
+        ));
+    }
     Report {
         name: record.name.clone(),
         state: record.state,
@@ -113,7 +120,7 @@ pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Repo
         tasks_failed: counts.failed,
         workers: shares(job.tasks()),
         slowest_tasks: slowest(job),
-        warnings: record.warnings.clone(),
+        warnings,
         error,
     }
 }

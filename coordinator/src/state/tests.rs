@@ -291,6 +291,7 @@ fn a_job_goes_from_submit_to_a_balanced_report() {
     assert_eq!((report.rows_read, report.rows_loaded, report.rows_filtered), (40, 36, 4));
     assert_eq!((report.transactions, report.loads, report.tasks_succeeded), (4, 8, 2));
     assert_eq!(report.workers[0].tasks, 2);
+    assert!(report.warnings[0].contains("left out 4 rows"), "{:?}", report.warnings);
     assert_eq!(report.error, None);
 }
 
