@@ -5,6 +5,7 @@
 mod bad_input;
 mod cluster;
 mod commands;
+mod examples;
 mod failure;
 mod mariadb;
 mod migration;
