@@ -287,6 +287,27 @@ pub struct LoadSpec {
     pub max_part_bytes: u64,
 }
 
+/// StarRocks' own bounds of `timeout`, in seconds; shorter ones than its default gain nothing.
+const TIMEOUT_MIN_S: u64 = 600;
+pub const TIMEOUT_MAX_S: u64 = 259_200;
+/// A slow task, for the estimate of how long one takes.
+const SLOW_ROWS_PER_SECOND: u64 = 10_000;
+/// A row's cells, for the same estimate under a speed limit.
+const USUAL_ROW_BYTES: u64 = 256;
+
+impl LoadSpec {
+    /// How long a transaction of a task may live, in seconds: as the job says, else four times the task's estimate.
+    /// Both halves count with it: the worker sends it with `begin`, and the coordinator knows by it when nothing can
+    /// come any more of a worker that was lost. `bytes_per_second` is the task's share of a speed limit.
+    pub fn transaction_timeout_s(&self, rows_estimate: u64, bytes_per_second: Option<u64>) -> u64 {
+        let by_rows = rows_estimate / SLOW_ROWS_PER_SECOND;
+        let by_speed =
+            bytes_per_second.map_or(0, |speed| rows_estimate.saturating_mul(USUAL_ROW_BYTES) / speed.max(1));
+        let estimate = by_rows.max(by_speed).saturating_mul(4).clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S);
+        self.timeout_s.map_or(estimate, u64::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

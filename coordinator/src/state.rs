@@ -441,9 +441,9 @@ impl State {
     }
 
     fn swept(&mut self, attempt: AttemptKey, fates: &[Fate], round: &mut Round) {
-        let timeout =
-            self.jobs.get(&attempt.task.job).and_then(Job::plan).and_then(|plan| plan.load.timeout_s);
-        if let Some(part) = self.sweeps.settle(attempt, fates, timeout, round.now) {
+        let lifetime =
+            self.jobs.get(&attempt.task.job).map_or(Duration::ZERO, |job| job.lifetime(attempt.task.task));
+        if let Some(part) = self.sweeps.settle(attempt, fates, lifetime, round.now) {
             let facts = self.jobs.get(&attempt.task.job).map(|job| job.facts(attempt));
             if let Some(problem) = facts.map(|facts| crate::sweep::foreign_commit(facts, part)) {
                 self.fail_job(attempt.task.job, problem, round);

@@ -21,9 +21,6 @@ use crate::record::SweepRecord;
 
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
-/// A begun transaction lives at least so long without its timeout being given.
-const SHORTEST_BEGIN_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// What was found out about one label of a dead epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {
@@ -148,19 +145,17 @@ impl Sweeps {
     }
 
     /// Takes in what was found out: the epoch leaves the list, or is looked at again later. Returns a part that somebody
-    /// else has committed, if there is one.
+    /// else has committed, if there is one. `lifetime`: how long a transaction of the epoch may live at the most.
     pub fn settle(
         &mut self,
         attempt: AttemptKey,
         fates: &[Fate],
-        timeout_s: Option<u32>,
+        lifetime: Duration,
         now: Now,
     ) -> Option<u32> {
         let entry = self.entries.get_mut(&attempt)?;
-        let lifetime =
-            timeout_s.map_or(SHORTEST_BEGIN_TIMEOUT, |seconds| Duration::from_secs(seconds.into()));
         let silent_for = now.unix.since(entry.record.closed_at);
-        let nothing_comes = entry.record.stopped || silent_for >= lifetime.max(SHORTEST_BEGIN_TIMEOUT);
+        let nothing_comes = entry.record.stopped || silent_for >= lifetime;
         let foreign = fates.iter().position(|fate| *fate == Fate::Committed);
         let is_over = |fate: &Fate| match fate {
             Fate::Closed | Fate::Committed => true,
@@ -260,6 +255,8 @@ mod tests {
         Now { monotonic: Millis(seconds * 1000), unix: UnixMillis(seconds * 1000) }
     }
 
+    const LIFETIME: Duration = Duration::from_secs(600);
+
     fn listed(parts: u32, stopped: bool) -> Sweeps {
         let mut sweeps = Sweeps::default();
         sweeps.add(attempt(1), record(parts, stopped), Millis(0));
@@ -271,11 +268,11 @@ mod tests {
         let mut sweeps = listed(2, true);
         assert_eq!(sweeps.due(Millis(0)), [(attempt(1), 2)]);
         assert_eq!(sweeps.due(Millis(0)), []);
-        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Open], None, at(0));
+        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Open], LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         assert_eq!(sweeps.due(Millis(999)), []);
         assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), 2)]);
-        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Unknown], None, at(1));
+        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Unknown], LIFETIME, at(1));
         assert!(sweeps.is_empty());
     }
 
@@ -284,10 +281,10 @@ mod tests {
         let mut sweeps = listed(1, false);
         assert_eq!(sweeps.labels_of(job()), 2);
         sweeps.due(Millis(0));
-        sweeps.settle(attempt(1), &[Fate::Closed], None, at(0));
+        sweeps.settle(attempt(1), &[Fate::Closed], LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         sweeps.due(Millis(600_000));
-        sweeps.settle(attempt(1), &[Fate::Closed], None, at(600));
+        sweeps.settle(attempt(1), &[Fate::Closed], LIFETIME, at(600));
         assert!(sweeps.is_empty());
     }
 
@@ -298,7 +295,7 @@ mod tests {
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &held), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w2".into()), &BTreeSet::new()), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new()), [attempt(1)]);
-        sweeps.settle(attempt(1), &[], None, at(0));
+        sweeps.settle(attempt(1), &[], LIFETIME, at(0));
         assert!(sweeps.is_empty());
     }
 
@@ -315,7 +312,7 @@ mod tests {
     fn a_foreign_commit_is_told() {
         let mut sweeps = listed(1, true);
         sweeps.due(Millis(0));
-        assert_eq!(sweeps.settle(attempt(1), &[Fate::Committed], None, at(0)), Some(0));
+        assert_eq!(sweeps.settle(attempt(1), &[Fate::Committed], LIFETIME, at(0)), Some(0));
         assert!(sweeps.is_empty());
     }
 }

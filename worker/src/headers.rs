@@ -4,19 +4,11 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use starlift_common::job::LoadSpec;
+use starlift_common::job::{LoadSpec, TIMEOUT_MAX_S};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::quote;
 
 use crate::encode::ladder::Form;
-
-/// StarRocks' own bounds of `timeout`, in seconds.
-const TIMEOUT_MIN_S: u64 = 600;
-const TIMEOUT_MAX_S: u64 = 259_200;
-/// A slow task, for the estimate of how long one takes.
-const SLOW_ROWS_PER_SECOND: u64 = 10_000;
-/// A row's cells, for the same estimate under a speed limit.
-const USUAL_ROW_BYTES: u64 = 256;
 
 /// What transaction loads do not parse, what we set ourselves, and what would announce a body that we do not send.
 const NEVER_SENT: &[&str] = &[
@@ -110,11 +102,7 @@ impl TxnTimes {
         bytes_per_second: Option<u64>,
         lease: Duration,
     ) -> Self {
-        let by_rows = rows_estimate / SLOW_ROWS_PER_SECOND;
-        let by_speed =
-            bytes_per_second.map_or(0, |speed| rows_estimate.saturating_mul(USUAL_ROW_BYTES) / speed.max(1));
-        let estimate = by_rows.max(by_speed).saturating_mul(4).clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S);
-        let timeout_s = load.timeout_s.map_or(estimate, u64::from);
+        let timeout_s = load.transaction_timeout_s(rows_estimate, bytes_per_second);
         let idle_s = (4 * lease.as_secs()).max(timeout_s / 2 + 60).min(TIMEOUT_MAX_S);
         Self { timeout_s, idle_s }
     }

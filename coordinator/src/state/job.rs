@@ -238,6 +238,13 @@ impl Job {
         Facts { attempt, read: &plan.shards[task.shard as usize], range: task.range, load: &plan.load }
     }
 
+    /// How long a transaction of a task may live at the most: with the smallest share of a speed limit.
+    pub(super) fn lifetime(&self, task: TaskId) -> Duration {
+        let plan = self.plan.as_deref().expect("only planned jobs have attempts");
+        let share = plan.bytes_per_second.map(|limit| limit / u64::from(plan.concurrent.max(1)));
+        Duration::from_secs(plan.load.transaction_timeout_s(plan.tasks[task.index()].rows_estimate, share))
+    }
+
     pub fn running_tasks(&self) -> impl Iterator<Item = (TaskKey, &TaskRecord)> {
         self.numbered().filter(|(_, record)| record.standing == Standing::Running)
     }
