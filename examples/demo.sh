@@ -37,6 +37,17 @@ wait_for_file() {
     exit 1
 }
 
+is_open() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+
+wait_for_port() {
+    for _ in $(seq 300); do
+        is_open "$1" && return
+        sleep 0.1
+    done
+    echo "waited in vain for $1" >&2
+    exit 1
+}
+
 field() { sed -E "s/.*\"$1\":\[?\"([^\"]*)\".*/\1/" "$dir/ports.json"; }
 
 echo "starting a stand-in StarRocks"
@@ -70,13 +81,14 @@ echo "starting one coordinator and three workers"
 cd "$dir"
 ports=(19470 19471)
 for index in 0 1; do
-    while (exec 3<>"/dev/tcp/127.0.0.1/${ports[index]}") 2>/dev/null; do ports[index]=$((ports[index] + 2)); done
+    while is_open "127.0.0.1:${ports[index]}"; do ports[index]=$((ports[index] + 2)); done
 done
 grpc=127.0.0.1:${ports[0]}
 http=127.0.0.1:${ports[1]}
 "$bin/starlift" coordinator --grpc "$grpc" --http "$http" --state file:state \
     --datasources datasources.toml >coordinator.log 2>&1 &
 pids+=($!)
+wait_for_port "$grpc"
 workers=()
 for number in 1 2 3; do
     "$bin/starlift" worker --coordinator "http://$grpc" --slots 2 --http 127.0.0.1:0 \

@@ -1,5 +1,7 @@
 //! Log set-up, the same for every command: to stderr, as text or as JSON lines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -10,14 +12,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends logs to stderr from now on. `filter` is a level or a `tracing` filter such as `info,starlift_worker=debug`;
+/// Sends logs to stderr from now on, with colours on a terminal only. `filter` is a level or a `tracing` filter such as `info,starlift_worker=debug`;
 /// an unreadable one falls back to `info` and says so.
 pub fn init(format: LogFormat, filter: &str) {
     let (parsed, complaint) = match EnvFilter::try_new(filter) {
         Ok(parsed) => (parsed, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(colours);
     // A second call (several commands in one test process) keeps the first set-up.
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
