@@ -8,8 +8,8 @@ use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
-use starlift_common::problem::Problem;
 use starlift_remote::starrocks::client::Client;
+use starlift_remote::starrocks::clients::Clients;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,16 +33,13 @@ pub(crate) struct Performer {
     statements: BTreeMap<JobId, CancellationToken>,
 }
 
-/// Data source and load URLs.
-type TargetKey = (String, Vec<String>);
-
 /// Data source, database and table.
 type TableKey = (String, String, String);
 
 struct Shared {
     handle: Handle,
     datasources: Arc<Datasources>,
-    clients: Mutex<BTreeMap<TargetKey, Arc<Client>>>,
+    clients: Clients,
     commits: Mutex<BTreeMap<TableKey, Arc<Semaphore>>>,
     sweeps: Semaphore,
 }
@@ -51,8 +48,8 @@ impl Performer {
     pub(crate) fn new(handle: Handle, datasources: Arc<Datasources>) -> Self {
         let shared = Shared {
             handle,
+            clients: Clients::new(Arc::clone(&datasources)),
             datasources,
-            clients: Mutex::default(),
             commits: Mutex::default(),
             sweeps: Semaphore::new(SWEEPS),
         };
@@ -135,24 +132,12 @@ impl Shared {
     /// The client for a target. A decided commit has no way back, so a client that cannot be made now is tried again.
     async fn client(&self, load: &LoadSpec) -> Arc<Client> {
         loop {
-            match self.try_client(load) {
+            match self.clients.get(load) {
                 Ok(client) => return client,
                 Err(problem) => warn!(error = %problem, "the target cannot be reached yet"),
             }
             tokio::time::sleep(std::time::Duration::from_secs(10)).await;
         }
-    }
-
-    fn try_client(&self, load: &LoadSpec) -> Result<Arc<Client>, Problem> {
-        let key = (load.datasource.clone(), load.load_urls.clone());
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let datasource = self.datasources.find(&load.datasource, "")?;
-        let client = Arc::new(Client::new(datasource, &load.load_urls)?);
-        clients.insert(key, client.clone());
-        Ok(client)
     }
 
     fn commit_gate(&self, load: &LoadSpec) -> Arc<Semaphore> {

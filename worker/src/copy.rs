@@ -12,12 +12,12 @@ use starlift_common::row::Row;
 use starlift_common::task::{Outcome, Prepared, PreparedPart};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
+use starlift_remote::starrocks::clients::Clients;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, Cutter, Piece};
-use crate::clients::Clients;
 use crate::control::Control;
 use crate::encode::ladder::{Form, Rung};
 use crate::encode::{EncodeError, Encoder};

@@ -6,7 +6,6 @@
 
 mod agent;
 mod batch;
-mod clients;
 mod config;
 mod control;
 mod coordinators;
@@ -29,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use starlift_remote::starrocks::clients::Clients;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,7 +38,6 @@ pub use crate::config::{Config, DEFAULT_DRAIN_TIMEOUT, DEFAULT_SLOTS};
 pub use crate::coordinators::InvalidAddress;
 
 use crate::agent::Agent;
-use crate::clients::Clients;
 use crate::coordinators::Coordinators;
 use crate::copy::Tools;
 use crate::http::Status;

@@ -1,4 +1,5 @@
-//! StarRocks' HTTP side: the transaction interface of Stream Load ([`client`]) and what its answers mean ([`outcome`]).
+//! StarRocks' HTTP side: the transaction interface of Stream Load ([`client`], kept in [`clients`]) and what its answers mean ([`outcome`]).
 
 pub mod client;
+pub mod clients;
 pub mod outcome;

@@ -1,29 +1,31 @@
-//! One load client per target for all tasks of the worker, so that connections and what was learned about the FEs are
+//! One [`Client`] per target for all tasks of a process, so that connections and what was learned about the FEs are
 //! shared.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use starlift_common::datasource::Datasources;
 use starlift_common::job::LoadSpec;
 use starlift_common::problem::Problem;
-use starlift_remote::starrocks::client::Client;
+
+use super::client::Client;
 
 /// Data source and FE addresses.
 type Key = (String, Vec<String>);
 
-/// Made on first use.
-pub(crate) struct Clients {
+/// Clients are made on first use.
+pub struct Clients {
     datasources: Arc<Datasources>,
-    made: Mutex<HashMap<Key, Arc<Client>>>,
+    made: Mutex<BTreeMap<Key, Arc<Client>>>,
 }
 
 impl Clients {
-    pub(crate) fn new(datasources: Arc<Datasources>) -> Self {
+    pub fn new(datasources: Arc<Datasources>) -> Self {
         Self { datasources, made: Mutex::default() }
     }
 
-    pub(crate) fn get(&self, load: &LoadSpec) -> Result<Arc<Client>, Problem> {
+    /// The client for a target. Fails when the data source is not known here, or its password cannot be read.
+    pub fn get(&self, load: &LoadSpec) -> Result<Arc<Client>, Problem> {
         let key = key(load);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = made.get(&key) {
@@ -36,7 +38,7 @@ impl Clients {
     }
 
     /// The next use makes a new one, with the password as it is then.
-    pub(crate) fn forget(&self, load: &LoadSpec) {
+    pub fn forget(&self, load: &LoadSpec) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(load));
     }
 }
