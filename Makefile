@@ -17,7 +17,7 @@ $(PROTOX):
 
 demo: $(PROTOX)
 	cargo build --release --locked -p starlift -p starrocks-standin
-	examples/demo.sh target/release
+	examples/demo.sh "$${CARGO_TARGET_DIR:-target}/release"
 
 test: $(PROTOX)
 	@$(STAGE) "format" cargo fmt --all --check
