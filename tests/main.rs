@@ -3,6 +3,7 @@
 //! loopback, lives in temporary directories, and ends with its test.
 
 mod bad_input;
+mod chaos;
 mod cluster;
 mod commands;
 mod examples;

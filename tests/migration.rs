@@ -10,7 +10,7 @@ use crate::standin::Standin;
 /// Rows of the large table; the job must survive a killed worker in the middle of it.
 pub(crate) const ROWS: u32 = 200_000;
 
-const COLUMNS: &str = "id, shop, amount, ratio, remark, city, created, day, note";
+pub(crate) const COLUMNS: &str = "id, shop, amount, ratio, remark, city, created, day, note";
 
 /// A table with NULL and negative keys, doubled keys, text of several scripts, tabs, newlines, backslashes, quotes,
 /// empty strings beside NULLs, decimals and microseconds.

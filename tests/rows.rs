@@ -58,14 +58,22 @@ fn canonical(cell: &[u8]) -> &[u8] {
 
 /// Panics and names a few rows that one side lacks.
 pub(crate) fn assert_same(source: &Rows, target: &Rows) {
+    if let Some(difference) = difference(source, target) {
+        panic!("{difference}");
+    }
+}
+
+/// What is lost and what is doubled, if anything.
+pub(crate) fn difference(source: &Rows, target: &Rows) -> Option<String> {
     let missing = differing(source, target);
     let extra = differing(target, source);
-    assert!(
-        missing.is_empty() && extra.is_empty() && source.count == target.count,
-        "source has {} rows, target {}; lost or damaged: {missing:?}; doubled or strange: {extra:?}",
-        source.count,
-        target.count,
-    );
+    let same = missing.is_empty() && extra.is_empty() && source.count == target.count;
+    (!same).then(|| {
+        format!(
+            "source has {} rows, target {}; lost or damaged: {missing:?}; doubled or strange: {extra:?}",
+            source.count, target.count,
+        )
+    })
 }
 
 /// Rows that `left` has more often than `right`, by their first cell; at most ten.

@@ -112,6 +112,12 @@ impl Standin {
         assert!(reply.status().is_success(), "{fault}: {}", reply.text().await.unwrap_or_default());
     }
 
+    /// Removes every fault and lets go of what is held.
+    pub(crate) async fn clear_faults(&self) {
+        let reply = self.http.delete(self.control("/faults")).send().await.expect("the control port answers");
+        assert!(reply.status().is_success(), "{}", reply.text().await.unwrap_or_default());
+    }
+
     pub(crate) async fn post(&self, path: &str) {
         let request = self.http.post(self.control(path)).timeout(Duration::from_secs(10));
         let reply = request.send().await.expect("the control port answers");
