@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "TaskCounts",
         "WorkerShare",
         "SlowTask",
+        "BadRow",
         "Problem",
         "Progress",
     ] {

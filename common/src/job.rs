@@ -159,17 +159,43 @@ pub struct Settings {
     /// The job's speed limit in bytes per second, over the whole cluster.
     pub bytes_per_second: Option<u64>,
     pub error_limit: ErrorLimit,
+    pub commit: CommitMode,
     /// Zone of MySQL TIMESTAMP values; `None`: the source's own.
     pub time_zone: Option<String>,
 }
 
+/// `setting.starlift.commit`: when prepared rows become visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommitMode {
+    /// Every task by itself, as soon as it is prepared.
+    #[default]
+    Task,
+    /// All tasks together, after the last one is prepared.
+    Job,
+}
+
 /// How many dirty records a job may have.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorLimit {
     Records(u64),
-    /// Share of the rows read, 0..=1.
-    Share(f64),
+    /// Share of the rows read, in millionths, 0..=1,000,000.
+    Share(u32),
     Unlimited,
+}
+
+impl ErrorLimit {
+    /// Dirty records allowed among so many rows.
+    pub fn allowed(self, rows: u64) -> u64 {
+        match self {
+            Self::Records(records) => records,
+            Self::Share(millionths) => {
+                u64::try_from(u128::from(rows) * u128::from(millionths) / 1_000_000).unwrap_or(u64::MAX)
+            }
+            Self::Unlimited => u64::MAX,
+        }
+    }
 }
 
 impl Default for ErrorLimit {
@@ -196,6 +222,8 @@ pub enum JobState {
     Succeeded,
     Failed,
     Cancelled,
+    /// Never stored: how a job is shown that stands still in one of the other states until it is resumed.
+    Paused,
 }
 
 impl JobState {
@@ -203,9 +231,10 @@ impl JobState {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Whether a job may go from this state to `next`. A final state is left by nothing.
+    /// Whether a job may go from this state to `next` by itself. A final state is left by nothing; only `resume` takes
+    /// a failed job back.
     pub fn may_become(self, next: Self) -> bool {
-        if self.is_final() {
+        if self.is_final() || next == Self::Paused {
             return false;
         }
         matches!(next, Self::Failed | Self::Cancelled) || next as u8 == self as u8 + 1
@@ -222,6 +251,7 @@ impl JobState {
             Self::Succeeded => "SUCCEEDED",
             Self::Failed => "FAILED",
             Self::Cancelled => "CANCELLED",
+            Self::Paused => "PAUSED",
         }
     }
 }
@@ -285,6 +315,25 @@ pub struct LoadSpec {
     pub timeout_s: Option<u32>,
     /// Body bytes at which a transaction is closed and the attempt goes on in another.
     pub max_part_bytes: u64,
+    #[serde(default)]
+    pub on_error: OnError,
+    #[serde(default)]
+    pub mode: LoadMode,
+    /// How long a prepared transaction is to live, in seconds; `None`: the server's own time, a day.
+    #[serde(default)]
+    pub prepared_timeout_s: Option<u32>,
+}
+
+/// Which interface of the server a job loads through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadMode {
+    /// Begin, load, prepare by the worker; commit by the coordinator.
+    #[default]
+    Transaction,
+    /// One Stream Load per task, which commits by itself: servers before 2.4. The guarantee is weaker: it holds as
+    /// long as the server remembers the label.
+    Plain,
 }
 
 /// StarRocks' own bounds of `timeout`, in seconds; shorter ones than its default gain nothing.

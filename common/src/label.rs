@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::ids::{Epoch, JobId};
+use crate::ids::{Epoch, JobId, TaskKey};
 use crate::task::AttemptKey;
 
 /// Longest prefix a job may choose: 128 (the server's limit) less job id, task, epoch and part.
@@ -24,6 +24,24 @@ impl Label {
     pub fn part(prefix: &str, attempt: AttemptKey, part: u32) -> Self {
         let AttemptKey { task, epoch } = attempt;
         Self(format!("{prefix}_{}_{}_{epoch}_{part}", task.job, task.task))
+    }
+
+    /// The number of the part that goes by this label, if it is one of the attempt's.
+    pub fn part_number(prefix: &str, attempt: AttemptKey, label: &str) -> Option<u32> {
+        let number = label.rsplit_once('_')?.1.parse().ok()?;
+        (Self::part(prefix, attempt, number).as_str() == label).then_some(number)
+    }
+
+    /// The label of a transaction that only tries rows out, counted from 0; always rolled back.
+    pub fn trial(prefix: &str, attempt: AttemptKey, number: u32) -> Self {
+        let AttemptKey { task, epoch } = attempt;
+        Self(format!("{prefix}_{}_{}_{epoch}_t{number}", task.job, task.task))
+    }
+
+    /// The label of a task's only load on a server without transactions: the same for all attempts, so that the server
+    /// takes it once.
+    pub fn plain(prefix: &str, task: TaskKey) -> Self {
+        Self(format!("{prefix}_{}_{}", task.job, task.task))
     }
 
     /// The label of the transaction by which a check proves that loading is possible; always rolled back.
@@ -52,7 +70,7 @@ pub fn is_valid_prefix(prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{TaskId, TaskKey};
+    use crate::ids::TaskId;
 
     #[test]
     fn the_longest_label_is_within_the_servers_limit() {
@@ -69,5 +87,16 @@ mod tests {
         let first = Label::part("sl", AttemptKey { task, epoch: Epoch(1) }, 0);
         let second = Label::part("sl", AttemptKey { task, epoch: Epoch(2) }, 0);
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_part_is_known_by_its_own_attempts_labels_only() {
+        let task = TaskKey { job: JobId::from_parts(1, 1), task: TaskId(7) };
+        let (first, second) = (AttemptKey { task, epoch: Epoch(1) }, AttemptKey { task, epoch: Epoch(2) });
+        let label = Label::part("sl", first, 12);
+        assert_eq!(Label::part_number("sl", first, label.as_str()), Some(12));
+        assert_eq!(Label::part_number("sl", second, label.as_str()), None);
+        assert_eq!(Label::part_number("sl", first, Label::trial("sl", first, 12).as_str()), None);
+        assert_eq!(Label::part_number("sl", first, &label.as_str().replace("_12", "_012")), None);
     }
 }

@@ -100,6 +100,9 @@ codes! {
     JobChanged = "JOB_CHANGED", Input;
     UnknownJob = "UNKNOWN_JOB", Input;
     JobNotEnded = "JOB_NOT_ENDED", Input;
+    WrongState = "WRONG_STATE", Input;
+    UnknownTask = "UNKNOWN_TASK", Input;
+    UnknownWorker = "UNKNOWN_WORKER", Input;
     ConnectFailed = "CONNECT_FAILED", Outside;
     LoginFailed = "LOGIN_FAILED", Outside;
     NoPrivilege = "NO_PRIVILEGE", Outside;
@@ -113,6 +116,8 @@ codes! {
     ReadFailed = "READ_FAILED", Job;
     LoadFailed = "LOAD_FAILED", Job;
     RowsRefused = "ROWS_REFUSED", Job;
+    TooManyDirtyRecords = "TOO_MANY_DIRTY_RECORDS", Job;
+    PreparedTooOld = "PREPARED_TOO_OLD", Job;
     DelimiterInValue = "DELIMITER_IN_VALUE", Job;
     CountMismatch = "COUNT_MISMATCH", Job;
     LeaseExpired = "LEASE_EXPIRED", Job;

@@ -15,6 +15,9 @@ pub enum FailureClass {
     Permanent,
     /// The server asks for less load. Costs no attempt; the task waits.
     Distress,
+    /// A call was not answered, so whether it was done is unknown. What the attempt began is rolled back and the range
+    /// is loaded again under other labels: costs an attempt.
+    Unknown,
 }
 
 /// Words of StarRocks that ask for less load (spec: pressure signals). Compared without case, as a part of the message,

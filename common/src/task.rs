@@ -90,13 +90,35 @@ pub struct Progress {
     pub rows_sent: u64,
     /// Body bytes of those loads.
     pub bytes_sent: u64,
-    /// Transactions begun by this attempt.
-    pub parts_begun: u32,
+    pub begun: LabelsBegun,
+}
+
+/// Labels of one attempt that may exist at the server: parts `0..parts` and trials `0..trials`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct LabelsBegun {
+    /// Transactions that carry rows to be committed.
+    pub parts: u32,
+    /// Transactions that only try rows out and are always rolled back.
+    #[serde(default)]
+    pub trials: u32,
+}
+
+impl LabelsBegun {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What either side has heard of.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { parts: self.parts.max(other.parts), trials: self.trials.max(other.trials) }
+    }
 }
 
 /// One prepared transaction of an attempt: durable at the server, undecided.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PreparedPart {
+    /// As used. Part numbers rise from one part to the next, with gaps where a pass over the range was given up.
     pub label: String,
     pub txn_id: i64,
     /// Rows the worker wrote into the bodies.
@@ -114,28 +136,75 @@ pub struct PreparedPart {
 /// Everything a finished attempt hands over for commit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Prepared {
-    /// Empty when the range held no row: the task is then done without a transaction.
+    /// Empty when the range held no good row: the task is then done without a transaction.
     pub parts: Vec<PreparedPart>,
+    /// Sent or dirty.
     pub rows_read: u64,
     /// Cell bytes.
     pub bytes_read: u64,
     /// Requests repeated inside the attempt.
     pub retries: u64,
+    /// Rows left out as bad.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dirty_records: u64,
+    /// `host:path` where they are kept; empty: nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dirty_file: String,
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A row that the server refuses. Holds values of the row, so it goes into reports and never into logs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct BadRow {
+    /// The split key's value; empty when it was not selected.
+    pub key: String,
+    /// Empty when the server did not name it.
+    pub column: String,
+    /// In the server's words.
+    pub reason: String,
+}
+
+impl BadRow {
+    /// Bytes it takes up in a report.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.column.len() + self.reason.len()
+    }
+}
+
+/// Most bad rows, and bytes of them, that are kept with a job.
+pub const BAD_ROWS_MAX: usize = 1000;
+pub const BAD_ROW_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of bad rows in one report of an attempt.
+pub const BAD_ROW_BYTES_PER_REPORT: usize = 256 << 10;
 
 /// How an attempt ended, as the worker reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    Prepared(Prepared),
+    /// All trial transactions are closed.
+    Prepared {
+        prepared: Prepared,
+        /// The first bad rows.
+        bad_rows: Vec<BadRow>,
+    },
+    /// Plain mode: the rows are in the target already.
+    Loaded {
+        prepared: Prepared,
+        /// False: an earlier attempt's load was found finished; its counts are unknown and stand here as zero.
+        counted: bool,
+    },
     Failed {
         class: FailureClass,
         problem: Problem,
-        parts_begun: u32,
+        begun: LabelsBegun,
         all_rolled_back: bool,
     },
     /// Drained before it was done; costs no attempt.
     GivenBack {
-        parts_begun: u32,
+        begun: LabelsBegun,
         all_rolled_back: bool,
     },
 }

@@ -5,10 +5,12 @@ use prost::Message as _;
 use starlift_proto as pb;
 
 use crate::ids::{Epoch, JobId, TaskId, TaskKey};
-use crate::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
+use crate::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind};
 use crate::problem::{Code, Problem};
 use crate::retry::FailureClass;
-use crate::task::{AttemptKey, KeyRange, Outcome, Prepared, PreparedPart, Progress, TaskRange};
+use crate::task::{
+    AttemptKey, BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, Progress, TaskRange,
+};
 
 /// A message that no correct peer sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +149,17 @@ impl From<&LoadSpec> for pb::LoadSpec {
             label_prefix: load.label_prefix.clone(),
             timeout_s: load.timeout_s.unwrap_or_default(),
             max_part_bytes: load.max_part_bytes,
+            on_error: match load.on_error {
+                OnError::Exit => pb::OnError::Exit,
+                OnError::BatchDirtyData => pb::OnError::BatchDirtyData,
+            }
+            .into(),
+            mode: match load.mode {
+                LoadMode::Transaction => pb::LoadMode::Transaction,
+                LoadMode::Plain => pb::LoadMode::Plain,
+            }
+            .into(),
+            prepared_timeout_s: load.prepared_timeout_s.unwrap_or_default(),
         }
     }
 }
@@ -169,6 +182,14 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
                 pb::CellKind::Unspecified => Err(bad("load.cell_kinds", "has an unknown one")),
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let on_error = match load.on_error() {
+            pb::OnError::Exit | pb::OnError::Unspecified => OnError::Exit,
+            pb::OnError::BatchDirtyData => OnError::BatchDirtyData,
+        };
+        let mode = match load.mode() {
+            pb::LoadMode::Transaction | pb::LoadMode::Unspecified => LoadMode::Transaction,
+            pb::LoadMode::Plain => LoadMode::Plain,
+        };
         if load.columns.is_empty() || load.columns.len() != cell_kinds.len() {
             return Err(bad("load.cell_kinds", "must be as many as load.columns, at least one"));
         }
@@ -196,6 +217,9 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
             label_prefix: load.label_prefix,
             timeout_s: (load.timeout_s > 0).then_some(load.timeout_s),
             max_part_bytes: load.max_part_bytes,
+            on_error,
+            mode,
+            prepared_timeout_s: (load.prepared_timeout_s > 0).then_some(load.prepared_timeout_s),
         })
     }
 }
@@ -214,6 +238,8 @@ pub struct Grant {
     pub rows_estimate: u64,
     /// This task's share of the job's speed limit.
     pub bytes_per_second: Option<u64>,
+    /// Bad rows that the job still tolerates; `u64::MAX`: any number.
+    pub dirty_allowed: u64,
 }
 
 impl TryFrom<pb::TaskGrant> for Grant {
@@ -234,6 +260,7 @@ impl TryFrom<pb::TaskGrant> for Grant {
             load,
             rows_estimate: grant.rows_estimate,
             bytes_per_second: (grant.bytes_per_second > 0).then_some(grant.bytes_per_second),
+            dirty_allowed: grant.dirty_allowed,
         })
     }
 }
@@ -251,6 +278,7 @@ impl From<&Grant> for pb::TaskGrant {
             load: Some((&grant.load).into()),
             rows_estimate: grant.rows_estimate,
             bytes_per_second: grant.bytes_per_second.unwrap_or_default(),
+            dirty_allowed: grant.dirty_allowed,
         }
     }
 }
@@ -265,7 +293,8 @@ pub fn task_progress(attempt: AttemptKey, progress: &Progress) -> pb::TaskProgre
         bytes_read: progress.bytes_read,
         rows_sent: progress.rows_sent,
         bytes_sent: progress.bytes_sent,
-        parts_begun: progress.parts_begun,
+        parts_begun: progress.begun.parts,
+        trials_begun: progress.begun.trials,
     }
 }
 
@@ -276,7 +305,7 @@ pub fn attempt_progress(line: &pb::TaskProgress) -> Result<(AttemptKey, Progress
         bytes_read: line.bytes_read,
         rows_sent: line.rows_sent,
         bytes_sent: line.bytes_sent,
-        parts_begun: line.parts_begun,
+        begun: LabelsBegun { parts: line.parts_begun, trials: line.trials_begun },
     };
     Ok((attempt_key(&line.job_id, line.task_id, line.epoch)?, progress))
 }
@@ -343,32 +372,71 @@ impl From<pb::PreparedPart> for PreparedPart {
     }
 }
 
+impl From<&BadRow> for pb::BadRow {
+    fn from(row: &BadRow) -> Self {
+        Self { key: row.key.clone(), column: row.column.clone(), reason: row.reason.clone() }
+    }
+}
+
+impl From<pb::BadRow> for BadRow {
+    fn from(row: pb::BadRow) -> Self {
+        Self { key: row.key, column: row.column, reason: row.reason }
+    }
+}
+
+fn prepared_to_wire(prepared: &Prepared, bad_rows: &[BadRow]) -> pb::Prepared {
+    pb::Prepared {
+        parts: prepared.parts.iter().map(Into::into).collect(),
+        rows_read: prepared.rows_read,
+        bytes_read: prepared.bytes_read,
+        retries: prepared.retries,
+        dirty_records: prepared.dirty_records,
+        bad_rows: bad_rows.iter().map(Into::into).collect(),
+        dirty_file: prepared.dirty_file.clone(),
+    }
+}
+
+fn prepared_of_wire(prepared: pb::Prepared) -> (Prepared, Vec<BadRow>) {
+    let bad_rows = prepared.bad_rows.into_iter().map(Into::into).collect();
+    let prepared = Prepared {
+        parts: prepared.parts.into_iter().map(Into::into).collect(),
+        rows_read: prepared.rows_read,
+        bytes_read: prepared.bytes_read,
+        retries: prepared.retries,
+        dirty_records: prepared.dirty_records,
+        dirty_file: prepared.dirty_file,
+    };
+    (prepared, bad_rows)
+}
+
 /// The wire form of an attempt's end.
 pub fn report(worker_id: &str, attempt: AttemptKey, outcome: &Outcome) -> pb::ReportRequest {
     use pb::report_request::Outcome as Wire;
     let outcome = match outcome {
-        Outcome::Prepared(prepared) => Wire::Prepared(pb::Prepared {
-            parts: prepared.parts.iter().map(Into::into).collect(),
-            rows_read: prepared.rows_read,
-            bytes_read: prepared.bytes_read,
-            retries: prepared.retries,
-        }),
-        Outcome::Failed { class, problem, parts_begun, all_rolled_back } => {
+        Outcome::Prepared { prepared, bad_rows } => Wire::Prepared(prepared_to_wire(prepared, bad_rows)),
+        Outcome::Loaded { prepared, counted } => {
+            Wire::Loaded(pb::Loaded { load: Some(prepared_to_wire(prepared, &[])), counted: *counted })
+        }
+        Outcome::Failed { class, problem, begun, all_rolled_back } => {
             let class = match class {
                 FailureClass::Transient => pb::FailureClass::Transient,
                 FailureClass::Permanent => pb::FailureClass::Permanent,
                 FailureClass::Distress => pb::FailureClass::Distress,
+                FailureClass::Unknown => pb::FailureClass::Unknown,
             };
             Wire::Failed(pb::Failed {
                 class: class.into(),
                 problem: Some(problem.into()),
-                parts_begun: *parts_begun,
+                parts_begun: begun.parts,
+                trials_begun: begun.trials,
                 all_rolled_back: *all_rolled_back,
             })
         }
-        Outcome::GivenBack { parts_begun, all_rolled_back } => {
-            Wire::GivenBack(pb::GivenBack { parts_begun: *parts_begun, all_rolled_back: *all_rolled_back })
-        }
+        Outcome::GivenBack { begun, all_rolled_back } => Wire::GivenBack(pb::GivenBack {
+            parts_begun: begun.parts,
+            trials_begun: begun.trials,
+            all_rolled_back: *all_rolled_back,
+        }),
     };
     pb::ReportRequest {
         worker_id: worker_id.to_owned(),
@@ -384,26 +452,30 @@ pub fn outcome(request: pb::ReportRequest) -> Result<(AttemptKey, Outcome), Wire
     use pb::report_request::Outcome as Wire;
     let attempt = attempt_key(&request.job_id, request.task_id, request.epoch)?;
     let outcome = match required("report.outcome", request.outcome)? {
-        Wire::Prepared(prepared) => Outcome::Prepared(Prepared {
-            parts: prepared.parts.into_iter().map(Into::into).collect(),
-            rows_read: prepared.rows_read,
-            bytes_read: prepared.bytes_read,
-            retries: prepared.retries,
-        }),
+        Wire::Prepared(prepared) => {
+            let (prepared, bad_rows) = prepared_of_wire(prepared);
+            Outcome::Prepared { prepared, bad_rows }
+        }
+        Wire::Loaded(loaded) => {
+            let (prepared, _) = prepared_of_wire(required("report.loaded.load", loaded.load)?);
+            Outcome::Loaded { prepared, counted: loaded.counted }
+        }
         Wire::Failed(failed) => Outcome::Failed {
             class: match failed.class() {
                 // An unknown class comes from a newer worker; trying again is the safe reading.
                 pb::FailureClass::Transient | pb::FailureClass::Unspecified => FailureClass::Transient,
                 pb::FailureClass::Permanent => FailureClass::Permanent,
                 pb::FailureClass::Distress => FailureClass::Distress,
+                pb::FailureClass::Unknown => FailureClass::Unknown,
             },
             problem: required("report.failed.problem", failed.problem)?.into(),
-            parts_begun: failed.parts_begun,
+            begun: LabelsBegun { parts: failed.parts_begun, trials: failed.trials_begun },
             all_rolled_back: failed.all_rolled_back,
         },
-        Wire::GivenBack(back) => {
-            Outcome::GivenBack { parts_begun: back.parts_begun, all_rolled_back: back.all_rolled_back }
-        }
+        Wire::GivenBack(back) => Outcome::GivenBack {
+            begun: LabelsBegun { parts: back.parts_begun, trials: back.trials_begun },
+            all_rolled_back: back.all_rolled_back,
+        },
     };
     Ok((attempt, outcome))
 }

@@ -8,7 +8,7 @@ use starlift_common::job::{LoadSpec, ReadSpec};
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{push_where, range_condition, table_name};
-use starlift_common::retry::Backoff;
+use starlift_common::retry::{Backoff, FailureClass};
 use starlift_common::task::{AttemptKey, Prepared, TaskRange};
 use starlift_remote::starrocks::client::{CallError, Client};
 use starlift_remote::starrocks::outcome::{Answer, TxnState};
@@ -21,6 +21,9 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(500), most: Durati
 
 /// How often a label must be unknown in a row before it counts as forgotten: a follower may lag behind.
 const UNKNOWN_TRIES: u32 = 4;
+
+/// Tries after which people are told that a commit takes long.
+const TRIES_BEFORE_NOTICE: u32 = 3;
 
 /// What became of a part that was to be committed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,17 +54,21 @@ impl Facts<'_> {
     }
 }
 
-/// Whether everything a worker says it has prepared may be committed: labels as derived, and every row accounted for.
+/// Whether everything a worker says it has prepared may be committed: labels of its own attempt, each once, and every
+/// row accounted for.
 pub fn verify(prefix: &str, attempt: AttemptKey, prepared: &Prepared) -> Result<(), Problem> {
     let mismatch = |message: String| {
         Problem::new(Code::CountMismatch, message)
             .hint("nothing of this attempt was committed; it is loaded again")
     };
-    for (number, part) in (0u32..).zip(&prepared.parts) {
-        let label = Label::part(prefix, attempt, number);
-        if part.label != label.as_str() {
-            return Err(mismatch(format!("part {number} came under label {}, not {label}", part.label)));
+    let mut last = None;
+    for part in &prepared.parts {
+        let label = &part.label;
+        let number = Label::part_number(prefix, attempt, label);
+        if number.is_none() || number <= last {
+            return Err(mismatch(format!("label {label} is none of {attempt}, or comes twice")));
         }
+        last = number;
         let counted = sum([part.rows_loaded, part.rows_filtered, part.rows_unselected]);
         if u128::from(part.rows_sent) != counted {
             return Err(mismatch(format!(
@@ -71,8 +78,12 @@ pub fn verify(prefix: &str, attempt: AttemptKey, prepared: &Prepared) -> Result<
         }
     }
     let sent = sum(prepared.parts.iter().map(|part| part.rows_sent));
-    if sent != u128::from(prepared.rows_read) {
-        return Err(mismatch(format!("{} rows were read and {sent} were sent", prepared.rows_read)));
+    let dirty = prepared.dirty_records;
+    if sent + u128::from(dirty) != u128::from(prepared.rows_read) {
+        return Err(mismatch(format!(
+            "{} rows were read, {sent} were sent and {dirty} were left out as bad",
+            prepared.rows_read
+        )));
     }
     Ok(())
 }
@@ -94,6 +105,12 @@ pub fn aborted(attempt: AttemptKey, part: u32, prepared: &Prepared, reason: &str
     .hint("it is loaded again; see whether prepared transactions expire too soon or were aborted by hand")
 }
 
+/// A commit that has not been settled yet.
+fn delayed(label: &Label, reason: &str) -> Problem {
+    Problem::new(Code::LoadFailed, format!("the commit of {label} is not confirmed yet: {reason}"))
+        .hint("it is decided and is tried until the server says what became of it")
+}
+
 /// A part was rolled back by the server after earlier parts of the same task had been committed.
 pub fn partly_aborted(facts: Facts<'_>, part: u32, prepared: &Prepared, reason: &str) -> Problem {
     let message = format!(
@@ -104,8 +121,11 @@ pub fn partly_aborted(facts: Facts<'_>, part: u32, prepared: &Prepared, reason: 
         facts.attempt.task.task,
     );
     Problem::new(Code::LoadFailed, message).at(place(facts)).hint(format!(
-        "the target holds only a part of this range ({}); delete it there and load the range again",
-        facts.count_statement()
+        "the target holds only a part of this range ({count}); delete it there, then: starlift resolve {job} {task} --redo \
+         --reason TEXT; starlift resume {job}",
+        count = facts.count_statement(),
+        job = facts.attempt.task.job,
+        task = facts.attempt.task.task,
     ))
 }
 
@@ -123,9 +143,12 @@ pub fn unknown(facts: Facts<'_>, part: u32, prepared: &Prepared) -> Problem {
         facts.attempt.task.task,
     );
     Problem::new(Code::OutcomeUnknown, message).at(place(facts)).hint(format!(
-        "compare {} with the {} rows this task has read, and raise label_keep_max_num",
-        facts.count_statement(),
-        prepared.rows_read
+        "compare {count} with the {read} rows this task has read; then: starlift resolve {job} {task} --committed|--redo \
+         --reason TEXT; starlift resume {job}; and raise label_keep_max_num",
+        count = facts.count_statement(),
+        read = prepared.rows_read,
+        job = facts.attempt.task.job,
+        task = facts.attempt.task.task,
     ))
 }
 
@@ -172,19 +195,29 @@ fn after_state(state: TxnState, unknown: u32, refusal: &str) -> Next {
 }
 
 /// Commits one part, however long it takes. Safe to repeat after a crash: a committed label answers OK.
-pub async fn carry_out(client: &Client, load: &LoadSpec, label: &Label) -> Verdict {
+/// `notice` hears of a commit that takes long, and whether the server is in distress.
+pub async fn carry_out(
+    client: &Client,
+    load: &LoadSpec,
+    label: &Label,
+    notice: &(dyn Fn(Problem, bool) + Sync),
+) -> Verdict {
     let (mut tries, mut unknown) = (0u32, 0u32);
     let mut next = Next::CommitAgain;
     let mut refusal = String::new();
     loop {
         if tries > 0 {
-            tokio::time::sleep(RETRY.delay(tries - 1, 0.5 + fastrand::f64() / 2.0)).await;
+            tokio::time::sleep(RETRY.delay(tries - 1, fastrand::f64())).await;
         }
         tries += 1;
         if next == Next::CommitAgain {
             let answer = client.commit(&load.database, &load.table, label, PUBLISH_WAIT_S).await;
             if let Err(error) = &answer {
                 warn!(%label, %error, "commit is not confirmed");
+                let in_distress = error.class() == FailureClass::Distress;
+                if tries >= TRIES_BEFORE_NOTICE || in_distress {
+                    notice(delayed(label, &error.to_string()), in_distress);
+                }
                 refusal = error.answer().map_or_else(String::new, |answer| answer.message.clone());
             }
             next = after_commit(&answer);
@@ -198,6 +231,9 @@ pub async fn carry_out(client: &Client, load: &LoadSpec, label: &Label) -> Verdi
                 }
                 Err(error) => {
                     warn!(%label, %error, "the state of a label cannot be asked");
+                    if tries >= TRIES_BEFORE_NOTICE {
+                        notice(delayed(label, &error.to_string()), false);
+                    }
                     Next::AskAgain
                 }
             };
@@ -233,7 +269,7 @@ mod tests {
 
     fn prepared(parts: Vec<PreparedPart>) -> Prepared {
         let rows_read = parts.iter().map(|part| part.rows_sent).sum();
-        Prepared { parts, rows_read, bytes_read: 0, retries: 0 }
+        Prepared { parts, rows_read, ..Prepared::default() }
     }
 
     #[test]
@@ -252,7 +288,15 @@ mod tests {
         let mut unread = prepared(vec![part(0, 7)]);
         unread.rows_read = 8;
         assert_eq!(verify("sl", attempt(), &unread).unwrap_err().code, Code::CountMismatch);
-        assert!(verify("sl", attempt(), &prepared(vec![part(1, 7)])).is_err());
+        assert_eq!(verify("sl", attempt(), &prepared(vec![part(1, 7), part(3, 7)])), Ok(()), "gaps are fine");
+        assert!(verify("sl", attempt(), &prepared(vec![part(1, 7), part(1, 7)])).is_err());
+        let other = AttemptKey { epoch: Epoch(3), ..attempt() };
+        assert!(verify("sl", other, &prepared(vec![part(0, 7)])).is_err());
+        let mut dirty = prepared(vec![part(0, 7)]);
+        dirty.dirty_records = 1;
+        assert!(verify("sl", attempt(), &dirty).is_err());
+        dirty.rows_read = 8;
+        assert_eq!(verify("sl", attempt(), &dirty), Ok(()));
     }
 
     #[test]

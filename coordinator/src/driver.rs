@@ -54,6 +54,11 @@ impl Handle {
         self.inbox.send(Message::Tell(event)).await.map_err(|_| Stopped)
     }
 
+    /// Tells the state something that may get lost when it is busy.
+    pub(crate) fn mention(&self, event: Event) {
+        let _ = self.inbox.try_send(Message::Tell(event));
+    }
+
     /// Tells the state something and waits for its answer, which is durable when it comes.
     pub(crate) async fn ask(&self, event: impl FnOnce(Ticket) -> Event) -> Result<Answer, Stopped> {
         let ticket = Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed));
@@ -200,7 +205,7 @@ fn log(change: &Change) {
             let (epoch, worker) =
                 (record.epoch, record.worker.as_ref().map_or("", |worker| worker.0.as_str()));
             match (&record.standing, &record.problem) {
-                (Standing::Waiting | Standing::Failed { .. }, Some(problem)) => {
+                (Standing::Waiting | Standing::Failed | Standing::Undecided { .. }, Some(problem)) => {
                     warn!(job_id = %job, task_id = %task, %epoch, worker_id = worker, error = %problem, "attempt failed");
                 }
                 (Standing::Done { prepared }, _) => {
@@ -217,7 +222,11 @@ fn log(change: &Change) {
         Change::Swept(attempt) => {
             info!(job_id = %attempt.task.job, task_id = %attempt.task.task, epoch = %attempt.epoch, "dead labels are closed");
         }
-        Change::Script(..) | Change::Plan(..) | Change::Report(..) => {}
+        Change::Script(..)
+        | Change::Plan(..)
+        | Change::Report(..)
+        | Change::NoReport(..)
+        | Change::BadRows(..) => {}
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::ids::{InvalidJobId, JobId, WorkerId};
+use starlift_common::ids::{InvalidJobId, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::wire::{self, WireError};
 use starlift_proto as pb;
@@ -12,11 +12,14 @@ use starlift_proto::worker_service_server::WorkerService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use crate::clock::Now;
 use crate::driver::{Handle, Stopped};
+use crate::leader::{Desk, NotLeading};
 use crate::report;
-use crate::state::{Answer, Event, WorkerInfo};
+use crate::state::{Answer, Event, Resolution, State, Ticket, WorkerInfo};
 
 /// Longest wait for work that a worker may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -27,16 +30,38 @@ const LARGEST_PAGE: u32 = 10_000;
 /// Bounds of the pause between two statuses of a watched job.
 const WATCH_PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
-/// Both services, on the same loop.
+/// Names the leader's URL in an answer of `UNAVAILABLE`; empty when it is not known.
+const LEADER: &str = "starlift-leader";
+
+/// Both services, on the loop of this coordinator while it leads.
 #[derive(Clone)]
 pub(crate) struct Services {
-    handle: Handle,
+    desk: Desk,
     shutdown: CancellationToken,
 }
 
 impl Services {
-    pub(crate) fn new(handle: Handle, shutdown: CancellationToken) -> Self {
-        Self { handle, shutdown }
+    pub(crate) fn new(desk: Desk, shutdown: CancellationToken) -> Self {
+        Self { desk, shutdown }
+    }
+
+    fn handle(&self) -> Result<Handle, Status> {
+        self.desk.handle().map_err(elsewhere)
+    }
+
+    async fn ask(&self, event: impl FnOnce(Ticket) -> Event) -> Result<Answer, Status> {
+        self.handle()?.ask(event).await.map_err(|Stopped| self.not_leading())
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, Now) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.handle()?.read(look).await.map_err(|Stopped| self.not_leading())
+    }
+
+    fn not_leading(&self) -> Status {
+        elsewhere(self.desk.not_leading())
     }
 }
 
@@ -49,11 +74,11 @@ impl WorkerService for Services {
         let request = request.into_inner();
         let worker = worker_info(request.worker)?;
         let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
-        let (free_slots, until) = (request.free_slots, self.handle.deadline(wait));
-        let ask = self.handle.ask(|ticket| Event::Acquire { ticket, worker, free_slots, until });
+        let (free_slots, until) = (request.free_slots, self.handle()?.deadline(wait));
+        let ask = self.ask(|ticket| Event::Acquire { ticket, worker, free_slots, until });
         let answer = tokio::select! {
-            answer = ask => answer.map_err(stopped)?,
-            () = self.shutdown.cancelled() => return Err(stopped(Stopped)),
+            answer = ask => answer?,
+            () = self.shutdown.cancelled() => return Err(self.not_leading()),
         };
         match answer {
             Answer::Granted { grants, drain } => {
@@ -76,9 +101,8 @@ impl WorkerService for Services {
             .map(wire::attempt_progress)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| malformed(&error))?;
-        let drain = worker.draining;
-        match self.handle.ask(|ticket| Event::Heartbeat { ticket, worker, tasks }).await.map_err(stopped)? {
-            Answer::Orders(orders) => {
+        match self.ask(|ticket| Event::Heartbeat { ticket, worker, tasks }).await? {
+            Answer::Orders { orders, drain } => {
                 let orders = orders.into_iter().map(order).collect();
                 Ok(Response::new(pb::HeartbeatReply { orders, drain }))
             }
@@ -88,7 +112,7 @@ impl WorkerService for Services {
 
     async fn report(&self, request: Request<pb::ReportRequest>) -> Result<Response<pb::ReportReply>, Status> {
         let (attempt, outcome) = wire::outcome(request.into_inner()).map_err(|error| malformed(&error))?;
-        match self.handle.ask(|ticket| Event::Report { ticket, attempt, outcome }).await.map_err(stopped)? {
+        match self.ask(|ticket| Event::Report { ticket, attempt, outcome }).await? {
             Answer::Reported(accepted) => Ok(Response::new(pb::ReportReply { accepted })),
             other => Err(unexpected(&other)),
         }
@@ -106,7 +130,7 @@ impl AdminService for Services {
             return Err(refused(&crate::state::joined(&problems)));
         }
         let script: Arc<str> = script.into();
-        match self.handle.ask(|ticket| Event::Submit { ticket, job, name, script }).await.map_err(stopped)? {
+        match self.ask(|ticket| Event::Submit { ticket, job, name, script }).await? {
             Answer::Accepted => Ok(Response::new(pb::SubmitReply { job: Some(self.status(job).await?) })),
             Answer::Refused(problem) => Err(refused(&problem)),
             other => Err(unexpected(&other)),
@@ -117,7 +141,7 @@ impl AdminService for Services {
         &self,
         _: Request<pb::ListJobsRequest>,
     ) -> Result<Response<pb::ListJobsReply>, Status> {
-        let jobs = self.handle.read(report::summaries).await.map_err(stopped)?;
+        let jobs = self.read(report::summaries).await?;
         Ok(Response::new(pb::ListJobsReply { jobs }))
     }
 
@@ -135,9 +159,15 @@ impl AdminService for Services {
         let first = self.status(job).await?;
         let pause = u64::from(request.interval_ms).clamp(*WATCH_PAUSE_MS.start(), *WATCH_PAUSE_MS.end());
         let (sender, receiver) = mpsc::channel(1);
+        let farewell = sender.clone();
         let watch = watch(self.clone(), job, first, Duration::from_millis(pause), sender);
-        let shutdown = self.shutdown.clone();
-        tokio::spawn(async move { shutdown.run_until_cancelled(watch).await });
+        let services = self.clone();
+        tokio::spawn(async move {
+            if services.shutdown.run_until_cancelled(watch).await.is_none() {
+                // The listener may be gone as well.
+                let _ = farewell.try_send(Err(services.not_leading()));
+            }
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -149,7 +179,7 @@ impl AdminService for Services {
         let job = job_id_of(&request.job_id)?;
         let limit = if request.limit == 0 { LARGEST_PAGE } else { request.limit.min(LARGEST_PAGE) };
         let look = move |state: &_, now| report::tasks(state, job, request.offset, limit, now);
-        let reply = self.handle.read(look).await.map_err(stopped)?;
+        let reply = self.read(look).await?;
         reply.map(Response::new).ok_or_else(|| unknown_job(job))
     }
 
@@ -158,10 +188,7 @@ impl AdminService for Services {
         request: Request<pb::GetReportRequest>,
     ) -> Result<Response<pb::FinalReport>, Status> {
         let job = job_id_of(&request.into_inner().job_id)?;
-        let look = move |state: &crate::state::State, _| {
-            state.job(job).map(|found| found.report().map(|report| report.to_wire(job)))
-        };
-        match self.handle.read(look).await.map_err(stopped)? {
+        match self.read(move |state, _| report::of(state, job)).await? {
             Some(Some(report)) => Ok(Response::new(report)),
             Some(None) => Err(refused(&report::not_ended(job))),
             None => Err(unknown_job(job)),
@@ -172,7 +199,7 @@ impl AdminService for Services {
         &self,
         _: Request<pb::ListWorkersRequest>,
     ) -> Result<Response<pb::ListWorkersReply>, Status> {
-        let workers = self.handle.read(report::workers).await.map_err(stopped)?;
+        let workers = self.read(report::workers).await?;
         Ok(Response::new(pb::ListWorkersReply { workers }))
     }
 
@@ -181,18 +208,75 @@ impl AdminService for Services {
         request: Request<pb::CancelJobRequest>,
     ) -> Result<Response<pb::JobStatus>, Status> {
         let job = job_id_of(&request.into_inner().job_id)?;
-        match self.handle.ask(|ticket| Event::Cancel { ticket, job }).await.map_err(stopped)? {
+        self.steer(job, |ticket| Event::Cancel { ticket, job }).await
+    }
+
+    async fn pause_job(
+        &self,
+        request: Request<pb::PauseJobRequest>,
+    ) -> Result<Response<pb::JobStatus>, Status> {
+        let job = job_id_of(&request.into_inner().job_id)?;
+        self.steer(job, |ticket| Event::Pause { ticket, job }).await
+    }
+
+    async fn resume_job(
+        &self,
+        request: Request<pb::ResumeJobRequest>,
+    ) -> Result<Response<pb::JobStatus>, Status> {
+        let job = job_id_of(&request.into_inner().job_id)?;
+        self.steer(job, |ticket| Event::Resume { ticket, job }).await
+    }
+
+    async fn resolve_task(
+        &self,
+        request: Request<pb::ResolveTaskRequest>,
+    ) -> Result<Response<pb::JobStatus>, Status> {
+        let request = request.into_inner();
+        let resolution = match request.resolution() {
+            pb::Resolution::Committed => Resolution::Committed,
+            pb::Resolution::Redo => Resolution::Redo,
+            pb::Resolution::Unspecified => {
+                return Err(Status::invalid_argument("the resolution is missing: committed or redo"));
+            }
+        };
+        let job = job_id_of(&request.job_id)?;
+        let task = TaskKey { job, task: TaskId(request.task_id) };
+        self.steer(job, |ticket| Event::Resolve { ticket, task, resolution, reason: request.reason }).await
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<pb::DrainWorkerRequest>,
+    ) -> Result<Response<pb::WorkerStatus>, Status> {
+        let worker = WorkerId(request.into_inner().worker_id);
+        let id = worker.clone();
+        match self.ask(|ticket| Event::Drain { ticket, worker }).await? {
+            Answer::Accepted => {}
+            Answer::Refused(problem) => return Err(refused(&problem)),
+            other => return Err(unexpected(&other)),
+        }
+        let workers = self.read(report::workers).await?;
+        let found = workers.into_iter().find(|worker| worker.worker_id == id.0);
+        found.map(Response::new).ok_or_else(|| Status::not_found("the worker has left"))
+    }
+}
+
+impl Services {
+    /// Tells the state what somebody asks of a job, and answers with what became of it.
+    async fn steer(
+        &self,
+        job: JobId,
+        event: impl FnOnce(Ticket) -> Event,
+    ) -> Result<Response<pb::JobStatus>, Status> {
+        match self.ask(event).await? {
             Answer::Accepted => Ok(Response::new(self.status(job).await?)),
             Answer::Refused(problem) => Err(refused(&problem)),
             other => Err(unexpected(&other)),
         }
     }
-}
 
-impl Services {
     async fn status(&self, job: JobId) -> Result<pb::JobStatus, Status> {
-        let status =
-            self.handle.read(move |state, now| report::status(state, job, now)).await.map_err(stopped)?;
+        let status = self.read(move |state, now| report::status(state, job, now)).await?;
         status.ok_or_else(|| unknown_job(job))
     }
 }
@@ -266,8 +350,13 @@ fn malformed(error: &WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn stopped(stopped: Stopped) -> Status {
-    Status::unavailable(stopped.to_string())
+fn elsewhere(not_leading: NotLeading) -> Status {
+    let mut status = Status::unavailable(not_leading.to_string());
+    let leader = not_leading.leader.as_deref().unwrap_or_default();
+    // An address that a header cannot hold is as good as none.
+    let value = leader.parse().unwrap_or_else(|_| MetadataValue::from_static(""));
+    status.metadata_mut().insert(LEADER, value);
+    status
 }
 
 fn unknown_job(job: JobId) -> Status {
@@ -281,9 +370,9 @@ fn unexpected(answer: &Answer) -> Status {
 /// The problem travels in the status's details, so that the caller gets its code, place and hint.
 fn refused(problem: &Problem) -> Status {
     let code = match problem.code {
-        Code::UnknownJob => tonic::Code::NotFound,
+        Code::UnknownJob | Code::UnknownTask | Code::UnknownWorker => tonic::Code::NotFound,
         Code::JobChanged => tonic::Code::AlreadyExists,
-        Code::JobNotEnded => tonic::Code::FailedPrecondition,
+        Code::JobNotEnded | Code::WrongState => tonic::Code::FailedPrecondition,
         _ => tonic::Code::InvalidArgument,
     };
     Status::with_details(code, problem.to_string(), wire::status_details(problem).into())

@@ -1,6 +1,8 @@
 //! The HTTP port: health, metrics and the REST views, all of them looks at the state. JSON has the field names of the
 //! wire. Errors are `{code, message, hint, pointer}`.
 
+use std::sync::Arc;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
@@ -15,9 +17,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::CoordinatorError;
-use crate::driver::{Handle, Stopped};
+use crate::clock::Now;
+use crate::driver::Stopped;
+use crate::leader::{Desk, NotLeading};
 use crate::metrics::Numbers;
 use crate::report;
+use crate::state::State;
 
 /// Most tasks in one answer, and how many come when the caller names no limit.
 const LARGEST_PAGE: u32 = 1000;
@@ -25,20 +30,20 @@ const LARGEST_PAGE: u32 = 1000;
 /// Serves until `stop`; without a listener it only waits.
 pub(crate) async fn serve(
     listener: Option<TcpListener>,
-    handle: Handle,
+    desk: Desk,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
     let Some(listener) = listener else {
         stop.cancelled().await;
         return Ok(());
     };
-    axum::serve(listener, router(handle))
+    axum::serve(listener, router(desk))
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
         .map_err(CoordinatorError::Http)
 }
 
-fn router(handle: Handle) -> Router {
+fn router(desk: Desk) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -51,7 +56,7 @@ fn router(handle: Handle) -> Router {
         .fallback(|| async {
             Refusal::new(StatusCode::NOT_FOUND, Problem::new(Code::InvalidSettings, "no such address"))
         })
-        .with_state(handle)
+        .with_state(desk)
 }
 
 /// What every handler gives: JSON, or why not.
@@ -60,36 +65,53 @@ type Answer = Result<Json<Value>, Refusal>;
 struct Refusal {
     status: StatusCode,
     problem: Problem,
+    /// Who can answer, where that is another coordinator.
+    leader: Option<Arc<str>>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, problem: Problem) -> Self {
-        Self { status, problem }
+        Self { status, problem, leader: None }
     }
 }
 
-impl From<Stopped> for Refusal {
-    fn from(stopped: Stopped) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Problem::new(Code::NoCoordinator, stopped.to_string()))
+impl From<NotLeading> for Refusal {
+    fn from(not_leading: NotLeading) -> Self {
+        let problem = Problem::new(Code::NoCoordinator, not_leading.to_string());
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, problem, leader: not_leading.leader }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Problem { code, message, place, hint } = self.problem;
-        let body = json!({"code": code.as_str(), "message": message, "hint": hint, "pointer": place});
+        let mut body = json!({"code": code.as_str(), "message": message, "hint": hint, "pointer": place});
+        if let Some(leader) = self.leader {
+            body["leader"] = json!(&*leader);
+        }
         (self.status, Json(body)).into_response()
     }
 }
 
-/// Ready when the loop turns: its answer is one save old at most.
-async fn ready(Shared(handle): Shared<Handle>) -> Result<&'static str, Refusal> {
-    handle.read(|_, _| ()).await?;
-    Ok("ok\n")
+/// Looks at the state, if it is here.
+async fn read<T: Send + 'static>(
+    desk: &Desk,
+    look: impl FnOnce(&State, Now) -> T + Send + 'static,
+) -> Result<T, NotLeading> {
+    desk.handle()?.read(look).await.map_err(|Stopped| desk.not_leading())
 }
 
-async fn metrics(Shared(handle): Shared<Handle>) -> Result<Response, Refusal> {
-    let numbers = handle.read(|state, _| Numbers::of(state)).await?;
+/// Ready when the loop turns (its answer is one save old at most), or when whoever asks can be told who leads.
+async fn ready(Shared(desk): Shared<Desk>) -> Result<&'static str, Refusal> {
+    match read(&desk, |_, _| ()).await {
+        Ok(()) | Err(NotLeading { leader: Some(_) }) => Ok("ok\n"),
+        Err(nobody) => Err(nobody.into()),
+    }
+}
+
+/// A follower has nothing to count but that it follows.
+async fn metrics(Shared(desk): Shared<Desk>) -> Result<Response, Refusal> {
+    let numbers = read(&desk, |state, _| Numbers::of(state)).await.unwrap_or_default();
     let page = numbers.render().map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Problem::new(Code::Internal, error.to_string()))
     })?;
@@ -97,14 +119,14 @@ async fn metrics(Shared(handle): Shared<Handle>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, content)], page).into_response())
 }
 
-async fn jobs(Shared(handle): Shared<Handle>) -> Answer {
-    let jobs = handle.read(report::summaries).await?;
+async fn jobs(Shared(desk): Shared<Desk>) -> Answer {
+    let jobs = read(&desk, report::summaries).await?;
     Ok(Json(json!({ "jobs": jobs })))
 }
 
-async fn job(Shared(handle): Shared<Handle>, Path(id): Path<String>) -> Answer {
+async fn job(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Answer {
     let id = parse(&id)?;
-    let status = handle.read(move |state, now| report::status(state, id, now)).await?;
+    let status = read(&desk, move |state, now| report::status(state, id, now)).await?;
     status.map(|status| Json(json!(status))).ok_or_else(|| unknown(id))
 }
 
@@ -116,7 +138,7 @@ struct Page {
 }
 
 async fn tasks(
-    Shared(handle): Shared<Handle>,
+    Shared(desk): Shared<Desk>,
     Path(id): Path<String>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer {
@@ -125,24 +147,21 @@ async fn tasks(
     })?;
     let id = parse(&id)?;
     let limit = page.limit.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
-    let reply = handle.read(move |state, now| report::tasks(state, id, page.offset, limit, now)).await?;
+    let reply = read(&desk, move |state, now| report::tasks(state, id, page.offset, limit, now)).await?;
     reply.map(|reply| Json(json!({ "tasks": reply.tasks, "total": reply.total }))).ok_or_else(|| unknown(id))
 }
 
-async fn job_report(Shared(handle): Shared<Handle>, Path(id): Path<String>) -> Answer {
+async fn job_report(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Answer {
     let id = parse(&id)?;
-    let found = handle
-        .read(move |state, _| state.job(id).map(|job| job.report().map(|report| report.to_wire(id))))
-        .await?;
-    match found {
+    match read(&desk, move |state, _| report::of(state, id)).await? {
         Some(Some(report)) => Ok(Json(json!(report))),
         Some(None) => Err(Refusal::new(StatusCode::CONFLICT, report::not_ended(id))),
         None => Err(unknown(id)),
     }
 }
 
-async fn workers(Shared(handle): Shared<Handle>) -> Answer {
-    let workers = handle.read(report::workers).await?;
+async fn workers(Shared(desk): Shared<Desk>) -> Answer {
+    let workers = read(&desk, report::workers).await?;
     Ok(Json(json!({ "workers": workers })))
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey, WorkerId};
-use starlift_common::task::AttemptKey;
+use starlift_common::task::{AttemptKey, LabelsBegun};
 
 use crate::clock::Millis;
 
@@ -18,8 +18,8 @@ pub struct Lease {
     pub expires: Millis,
     /// Whether a heartbeat has come under this epoch, or may have come before a restart.
     pub heard: bool,
-    /// Transactions the attempt was heard to have begun.
-    pub parts_begun: u32,
+    /// What the attempt was heard to have begun.
+    pub begun: LabelsBegun,
 }
 
 /// The epoch is not the one that holds the task now, if any does.
@@ -44,8 +44,14 @@ impl Leases {
     /// When the task is leased already: two holders would both believe they may load.
     pub fn grant(&mut self, attempt: AttemptKey, worker: WorkerId, now: Millis, term: Duration) {
         let expires = now.plus(term);
-        let lease =
-            Lease { epoch: attempt.epoch, worker, granted: now, expires, heard: false, parts_begun: 0 };
+        let lease = Lease {
+            epoch: attempt.epoch,
+            worker,
+            granted: now,
+            expires,
+            heard: false,
+            begun: LabelsBegun::default(),
+        };
         let before = self.by_task.insert(attempt.task, lease);
         assert!(before.is_none(), "task {} was granted twice", attempt.task);
         self.by_expiry.insert((expires, attempt.task));
@@ -63,7 +69,7 @@ impl Leases {
     pub fn renew(
         &mut self,
         attempt: AttemptKey,
-        parts_begun: u32,
+        begun: LabelsBegun,
         now: Millis,
         term: Duration,
     ) -> Result<(), StaleEpoch> {
@@ -72,7 +78,7 @@ impl Leases {
         self.by_expiry.remove(&(lease.expires, attempt.task));
         lease.expires = now.plus(term);
         lease.heard = true;
-        lease.parts_begun = lease.parts_begun.max(parts_begun);
+        lease.begun = lease.begun.max(begun);
         self.by_expiry.insert((lease.expires, attempt.task));
         Ok(())
     }
@@ -133,11 +139,15 @@ mod tests {
         WorkerId("w1".into())
     }
 
+    fn begun(parts: u32) -> LabelsBegun {
+        LabelsBegun { parts, trials: 0 }
+    }
+
     #[test]
     fn a_renewed_lease_lives_a_full_term_longer() {
         let mut leases = Leases::default();
         leases.grant(attempt(0, 1), worker(), Millis(0), TERM);
-        leases.renew(attempt(0, 1), 1, Millis(14_000), TERM).unwrap();
+        leases.renew(attempt(0, 1), begun(1), Millis(14_000), TERM).unwrap();
         assert_eq!(leases.expired(Millis(28_999)), []);
         assert_eq!(leases.expired(Millis(29_000)), [attempt(0, 1)]);
     }
@@ -148,7 +158,7 @@ mod tests {
         leases.grant(attempt(0, 2), worker(), Millis(0), TERM);
         let before = leases.clone();
         let stale = StaleEpoch { held: Some(Epoch(2)), shown: Epoch(1) };
-        assert_eq!(leases.renew(attempt(0, 1), 0, Millis(1), TERM), Err(stale));
+        assert_eq!(leases.renew(attempt(0, 1), begun(0), Millis(1), TERM), Err(stale));
         assert_eq!(leases.end(attempt(0, 1)), Err(stale));
         assert_eq!(leases, before);
     }
@@ -157,8 +167,8 @@ mod tests {
     fn an_ended_lease_is_stale_and_no_longer_expires() {
         let mut leases = Leases::default();
         leases.grant(attempt(0, 1), worker(), Millis(0), TERM);
-        leases.renew(attempt(0, 1), 3, Millis(1), TERM).unwrap();
-        assert_eq!(leases.end(attempt(0, 1)).unwrap().parts_begun, 3);
+        leases.renew(attempt(0, 1), begun(3), Millis(1), TERM).unwrap();
+        assert_eq!(leases.end(attempt(0, 1)).unwrap().begun, begun(3));
         assert!(leases.check(attempt(0, 1)).is_err());
         assert_eq!(leases.expired(Millis(u64::MAX)), []);
     }

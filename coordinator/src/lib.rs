@@ -1,19 +1,22 @@
 //! The coordinator: takes jobs, plans them, leases their tasks to workers, and commits every task exactly once.
 //!
 //! Read [`state`] for the rules, `driver.rs` for the loop that obeys them, [`plan`] for how a job is cut, [`store`] for
-//! what survives a restart. Reads and loads no row itself: workers do.
+//! what survives a restart, `leader.rs` for which of several coordinators acts. Reads and loads no row itself: workers do.
 
 pub mod clock;
 pub mod columns;
 pub mod commit;
 mod config;
 mod driver;
+mod election;
 mod grpc;
 mod http;
+mod leader;
 pub mod lease;
 mod metrics;
 mod perform;
 pub mod plan;
+pub mod pressure;
 mod probe;
 pub mod queue;
 pub mod ranges;
@@ -23,7 +26,10 @@ pub mod state;
 mod statements;
 pub mod store;
 pub mod sweep;
+#[cfg(test)]
+mod testing;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,16 +42,18 @@ use starlift_proto::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic_health::ServingStatus;
 use tracing::{error, info};
 
-pub use config::{Config, StateLocation};
+pub use config::{Config, EtcdLocation, InvalidState, StateLocation};
 pub use plan::Plan;
 
-use driver::{Clock, Driver};
-use perform::Performer;
-use state::{Rules, State};
+use driver::Clock;
+use election::{Alone, Ballot};
+use leader::{Desk, Office};
+use state::Rules;
 use store::StoreError;
-use store::file::FileStore;
 
 /// Largest message taken: a heartbeat or report of a worker, or a job script.
 const REQUEST_BYTES: usize = 16 << 20;
@@ -81,44 +89,47 @@ impl CoordinatorError {
     }
 }
 
-/// Runs a coordinator until `shutdown`: serves workers and commands on `grpc`, metrics and the REST views on `http`.
-/// Whatever was under way when it last stopped goes on. Nothing is left running when it returns.
+/// Runs a coordinator until `shutdown`: serves workers and commands on `grpc`, metrics and the REST views on `http`, for
+/// as long as it leads; otherwise it tells them who does. Whatever was under way when the last leader stopped goes on.
+/// Nothing is left running when it returns.
 pub async fn run(
     config: Config,
     grpc: TcpListener,
     http: Option<TcpListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let StateLocation::File(directory) = &config.state;
-    let store = FileStore::open(directory).map_err(CoordinatorError::Store)?;
-    let journal = store::load(&store).await.map_err(CoordinatorError::Store)?;
-    let rules = Rules { lease: config.lease, attempts: config.attempts.max(1) };
-    let clock = Clock::start();
-    let (state, turn) = State::restore(rules, journal, clock.now());
-    store::save(&store, &turn.changes).await.map_err(CoordinatorError::Store)?;
-
-    let (driver, handle) = Driver::new(state, store, clock);
-    let mut performer = Performer::new(handle.clone(), config.datasources.clone());
-    // Ends the servers when the loop ends by itself, too.
+    let advertise = config.advertise.unwrap_or_else(|| format!("http://{}", address(&grpc)));
+    let (role, desk) = Desk::new();
+    let office = Office {
+        rules: Rules { lease: config.lease, attempts: config.attempts.max(1) },
+        datasources: config.datasources,
+        clock: Clock::start(),
+        role,
+    };
+    // Ends the servers when the office closes by itself, too.
     let stop = shutdown.child_token();
     let _stop_on_return = stop.clone().drop_guard();
-    info!(grpc = %address(&grpc), advertise = config.advertise.as_deref().unwrap_or("-"), "coordinator is up");
+    info!(grpc = %address(&grpc), %advertise, "coordinator is up");
+    let leading = async {
+        let ended = match config.state {
+            StateLocation::File(directory) => match Alone::new(directory) {
+                Ok(alone) => office.serve(alone, &stop).await,
+                Err(error) => Err(error),
+            },
+            StateLocation::Etcd(location) => {
+                office.serve(Ballot::new(location, advertise, config.leader_ttl), &stop).await
+            }
+        };
+        stop.cancel();
+        ended.map_err(CoordinatorError::Store)
+    };
     let serving = async {
         tokio::try_join!(
-            serve_grpc(grpc, handle.clone(), stop.clone()),
-            http::serve(http, handle, stop.clone())
+            serve_grpc(grpc, desk.clone(), stop.clone()),
+            http::serve(http, desk.clone(), stop.clone())
         )
     };
-    let result = tokio::try_join!(
-        async {
-            let ended =
-                driver.run(turn.actions, &mut performer, &stop).await.map_err(CoordinatorError::Store);
-            stop.cancel();
-            ended
-        },
-        within_grace(serving, &stop),
-    );
-    performer.stop().await;
+    let result = tokio::try_join!(leading, within_grace(serving, &stop));
     if let Err(failure) = &result {
         error!(error = %failure.problem(), "coordinator stops");
     }
@@ -146,28 +157,41 @@ fn address(listener: &TcpListener) -> String {
 
 async fn serve_grpc(
     listener: TcpListener,
-    handle: driver::Handle,
+    desk: Desk,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let services = grpc::Services::new(handle, stop.clone());
+    let services = grpc::Services::new(desk.clone(), stop.clone());
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<AdminServiceServer<grpc::Services>>().await;
-    health_reporter.set_serving::<WorkerServiceServer<grpc::Services>>().await;
+    let reporting = report_health(health_reporter, desk);
     let worker = WorkerServiceServer::new(services.clone())
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(REPLY_BYTES);
     let admin = AdminServiceServer::new(services)
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(REPLY_BYTES);
-    tonic::transport::Server::builder()
+    let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health)
         .add_service(worker)
         .add_service(admin)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
-        .await
-        .map_err(CoordinatorError::Grpc)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled());
+    tokio::select! {
+        served = serving => served.map_err(CoordinatorError::Grpc),
+        never = reporting => match never {},
+    }
+}
+
+/// A coordinator is of use as long as it leads or knows who does.
+async fn report_health(reporter: tonic_health::server::HealthReporter, mut desk: Desk) -> Infallible {
+    let mut knows_a_leader = desk.knows_a_leader();
+    loop {
+        let status = if knows_a_leader { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status(AdminServiceServer::<grpc::Services>::NAME, status).await;
+        reporter.set_service_status(WorkerServiceServer::<grpc::Services>::NAME, status).await;
+        knows_a_leader = desk.changed().await;
+    }
 }
 
 /// Plans a job without changing anything: catalogues are read, one transaction is begun and rolled back. All faults
@@ -246,7 +270,9 @@ mod tests {
 
         assert!(get(http_address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(http_address, "/readyz").await.ends_with("ok\n"));
-        assert!(get(http_address, "/metrics").await.contains("starlift_coordinator_queue_depth 0"));
+        let metrics = get(http_address, "/metrics").await;
+        assert!(metrics.contains("starlift_coordinator_queue_depth 0"), "{metrics}");
+        assert!(metrics.contains("starlift_coordinator_leader 1"), "{metrics}");
         assert!(get(http_address, "/api/v1/jobs").await.ends_with("{\"jobs\":[]}"));
         let missing = get(http_address, &format!("/api/v1/jobs/{}", JobId::from_parts(1, 1))).await;
         assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("UNKNOWN_JOB"), "{missing}");

@@ -14,7 +14,7 @@ use crate::state::{Counters, State};
 use starlift_common::job::JobState;
 
 /// Every state is shown, also one that no job is in: an absent series alarms nobody.
-const JOB_STATES: [JobState; 9] = [
+const JOB_STATES: [JobState; 10] = [
     JobState::Pending,
     JobState::Planning,
     JobState::PreSql,
@@ -24,11 +24,14 @@ const JOB_STATES: [JobState; 9] = [
     JobState::Succeeded,
     JobState::Failed,
     JobState::Cancelled,
+    JobState::Paused,
 ];
 
 /// The numbers of one scrape.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Numbers {
+    /// 1 on the coordinator that leads; a follower shows it with nothing else to count.
+    leader: u64,
     jobs: BTreeMap<&'static str, u64>,
     tasks: BTreeMap<&'static str, u64>,
     workers: u64,
@@ -44,10 +47,10 @@ impl Numbers {
     /// Looks at the jobs, not at their tasks.
     pub(crate) fn of(state: &State) -> Self {
         let jobs = JOB_STATES.iter().map(|state| (state.as_str(), 0)).collect();
-        let mut numbers = Self { counters: state.counters(), jobs, ..Self::default() };
+        let mut numbers = Self { leader: 1, counters: state.counters(), jobs, ..Self::default() };
         let mut tasks = Counts::default();
         for (id, job) in state.jobs() {
-            *numbers.jobs.entry(job.state().as_str()).or_default() += 1;
+            *numbers.jobs.entry(job.shown_state().as_str()).or_default() += 1;
             numbers.labels_to_sweep += u64::from(state.sweeps().labels_of(id));
             if job.state().is_final() {
                 continue; // the tasks of ended jobs are in their reports
@@ -61,6 +64,7 @@ impl Numbers {
             ("COMMITTING", u64::from(tasks.committing)),
             ("DONE", u64::from(tasks.done)),
             ("FAILED", u64::from(tasks.failed)),
+            ("UNDECIDED", u64::from(tasks.undecided)),
         ]);
         for worker in state.workers() {
             numbers.workers += 1;
@@ -86,6 +90,7 @@ impl Collector for Numbers {
         by_state(&mut encoder, "jobs", "Jobs by state", &self.jobs)?;
         by_state(&mut encoder, "tasks", "Tasks of unfinished jobs by state", &self.tasks)?;
         let gauges = [
+            ("leader", "Whether this coordinator leads", self.leader),
             ("workers", "Workers heard of lately", self.workers),
             ("slots", "Tasks that the workers can run at once", self.slots),
             ("slots_busy", "Tasks that the workers hold", self.slots_busy),
@@ -104,6 +109,7 @@ impl Collector for Numbers {
             ("lease_expiries", "Leases that ran out", None, counters.lease_expiries),
             ("stale_reports", "Reports under a dead epoch", None, counters.stale_reports),
             ("transactions", "Transactions committed", None, counters.transactions),
+            ("dirty_records", "Rows left out as bad", None, counters.dirty_records),
             ("rows_read", "Rows read by committed tasks", None, counters.rows_read),
             ("read", "Cell bytes read by committed tasks", Some(Unit::Bytes), counters.bytes_read),
             ("rows_loaded", "Rows loaded by committed tasks", None, counters.rows_loaded),
@@ -118,6 +124,7 @@ impl Collector for Numbers {
             ("transient", counters.failures_transient),
             ("permanent", counters.failures_permanent),
             ("distress", counters.failures_distress),
+            ("unknown", counters.failures_unknown),
         ];
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family =

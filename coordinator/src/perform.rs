@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::job::LoadSpec;
-use starlift_common::label::Label;
+use starlift_common::problem::{Code, Problem};
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, error_span, warn};
 
-use crate::commit::{self, Verdict};
+use crate::commit;
 use crate::driver::Handle;
 use crate::state::{Action, Event};
 use crate::{statements, sweep};
@@ -77,10 +77,10 @@ impl Performer {
                 self.statements.insert(job, stop.clone());
                 self.spawn(job, async move {
                     let statement = statements::Statement { job, stage, index, plan: &plan };
-                    let result =
+                    let event =
                         statements::run(&statement, in_flight, &shared.datasources, &shared.handle, &stop)
                             .await;
-                    shared.tell(Event::StatementDone { job, result }).await;
+                    shared.tell(event).await;
                 });
             }
             Action::StopStatement { job } => {
@@ -91,23 +91,34 @@ impl Performer {
             Action::KillStatement { job, plan, in_flight } => self.spawn(job, async move {
                 let killed =
                     statements::make_sure_it_is_gone(&plan.load, &in_flight, &shared.datasources).await;
-                if let Err(problem) = &killed {
-                    warn!(error = %problem, "a statement of an ended job could not be stopped");
-                }
-                shared.tell(Event::StatementDone { job, result: killed }).await;
+                shared
+                    .tell(match killed {
+                        Ok(()) => {
+                            let stopped =
+                                Problem::new(Code::Cancelled, "the statement was stopped with its job");
+                            Event::StatementDone { job, result: Err(stopped) }
+                        }
+                        Err(problem) => {
+                            warn!(error = %problem, "a statement of an ended job could not be stopped");
+                            Event::StatementStuck { job, problem }
+                        }
+                    })
+                    .await;
             }),
-            Action::Commit { attempt, part, plan } => self.spawn(attempt.task.job, async move {
+            Action::Commit { attempt, part, label, plan } => self.spawn(attempt.task.job, async move {
                 let client = shared.client(&plan.load).await;
                 let gate = shared.commit_gate(&plan.load);
                 let Ok(_permit) = gate.acquire().await else { return };
-                let label = Label::part(&plan.load.label_prefix, attempt, part);
-                let verdict: Verdict = commit::carry_out(&client, &plan.load, &label).await;
+                let notice = |problem, in_distress| {
+                    shared.handle.mention(Event::CommitDelayed { attempt, problem, in_distress });
+                };
+                let verdict = commit::carry_out(&client, &plan.load, &label, &notice).await;
                 shared.tell(Event::Committed { attempt, part, verdict }).await;
             }),
-            Action::Sweep { attempt, parts, plan } => self.spawn(attempt.task.job, async move {
+            Action::Sweep { attempt, target, plan } => self.spawn(attempt.task.job, async move {
                 let client = shared.client(&plan.load).await;
                 let Ok(_permit) = shared.sweeps.acquire().await else { return };
-                let fates = sweep::carry_out(&client, &plan.load, attempt, parts).await;
+                let fates = sweep::carry_out(&client, &plan.load, attempt, target).await;
                 shared.tell(Event::Swept { attempt, fates }).await;
             }),
         }

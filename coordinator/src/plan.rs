@@ -3,7 +3,9 @@
 //! matched in [`crate::columns`], keys are cut in [`crate::ranges`].
 
 use serde::{Deserialize, Serialize};
-use starlift_common::job::{ColumnList, Delimiter, Format, JobSpec, LoadSpec, ReadSpec, SourceKind};
+use starlift_common::job::{
+    ColumnList, CommitMode, Delimiter, ErrorLimit, Format, JobSpec, LoadMode, LoadSpec, ReadSpec, SourceKind,
+};
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::quote;
@@ -35,7 +37,22 @@ pub struct Plan {
     pub concurrent: u32,
     /// The job's speed limit.
     pub bytes_per_second: Option<u64>,
+    #[serde(default)]
+    pub commit: CommitMode,
+    #[serde(default)]
+    pub error_limit: ErrorLimit,
+    /// How long the server keeps a prepared transaction, in seconds.
+    #[serde(default = "prepared_lifetime_default_s")]
+    pub prepared_lifetime_s: u32,
     pub warnings: Vec<String>,
+}
+
+/// What a server keeps a prepared transaction for when nobody says otherwise
+/// (FE setting `prepared_transaction_default_timeout_second`).
+pub const PREPARED_LIFETIME_DEFAULT_S: u32 = 86_400;
+
+fn prepared_lifetime_default_s() -> u32 {
+    PREPARED_LIFETIME_DEFAULT_S
 }
 
 impl Plan {
@@ -237,6 +254,9 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         post_sql: statements(&spec.target.post_sql, &spec.target.table),
         concurrent: spec.settings.concurrent,
         bytes_per_second: spec.settings.bytes_per_second,
+        commit: spec.settings.commit,
+        error_limit: spec.settings.error_limit,
+        prepared_lifetime_s: PREPARED_LIFETIME_DEFAULT_S,
         warnings,
     })
 }
@@ -478,6 +498,9 @@ fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns
         label_prefix: spec.target.label_prefix.clone(),
         timeout_s: props.timeout_s,
         max_part_bytes: PART_BYTES,
+        on_error: spec.target.on_error,
+        mode: LoadMode::Transaction,
+        prepared_timeout_s: None,
     }
 }
 

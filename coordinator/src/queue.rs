@@ -1,9 +1,8 @@
-//! Which waiting task of a job is next, and how many may run at once. Pure. Largest estimate first; a task that failed
-//! waits, and goes to another worker when there is one.
+//! Which waiting task of a job is next, and how many of the job may run at once. Pure. Largest estimate first; a task
+//! that failed waits, and goes to another worker when there is one. How many a table bears is said in [`crate::pressure`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use starlift_common::ids::TaskId;
 
@@ -11,9 +10,6 @@ use crate::clock::Millis;
 
 /// How many ready tasks are looked at for one that the asking worker has not failed at.
 const LOOK_AHEAD: usize = 64;
-
-/// The pause between two lowerings of the cap, and before it rises again: failures under load come in crowds.
-const CAP_PAUSE: Duration = Duration::from_secs(10);
 
 /// The waiting tasks of one job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,24 +20,13 @@ pub struct Queue {
     delayed: BTreeSet<(Millis, u64, TaskId)>,
     /// Most tasks at once that the job asks for.
     most: u32,
-    /// Most tasks at once for now: lower after the server asked for less load.
-    cap: u32,
-    cap_changed: Option<Millis>,
     /// Tasks running, counted here so that a request never scans the job.
     running: u32,
 }
 
 impl Queue {
     pub fn new(most: u32) -> Self {
-        let most = most.max(1);
-        Self {
-            ready: BTreeSet::new(),
-            delayed: BTreeSet::new(),
-            most,
-            cap: most,
-            cap_changed: None,
-            running: 0,
-        }
+        Self { ready: BTreeSet::new(), delayed: BTreeSet::new(), most: most.max(1), running: 0 }
     }
 
     /// Makes a task available at `due`.
@@ -65,7 +50,7 @@ impl Queue {
 
     /// Takes the next task if one may start; `avoid` says which ones the asking worker should rather not get.
     pub fn pop(&mut self, avoid: impl Fn(TaskId) -> bool) -> Option<TaskId> {
-        if self.running >= self.cap {
+        if self.running >= self.most {
             return None;
         }
         let next = *self.ready.iter().take(LOOK_AHEAD).find(|(_, task)| !avoid(*task))?;
@@ -84,26 +69,6 @@ impl Queue {
         self.running -= 1;
     }
 
-    /// The server asked for less load.
-    pub fn lower_cap(&mut self, now: Millis) {
-        if self.may_change_cap(now) {
-            self.cap = (self.cap.min(self.running.max(1)) / 2).max(1);
-            self.cap_changed = Some(now);
-        }
-    }
-
-    /// A task went well: the cap may rise by one.
-    pub fn raise_cap(&mut self, now: Millis) {
-        if self.cap < self.most && self.may_change_cap(now) {
-            self.cap += 1;
-            self.cap_changed = Some(now);
-        }
-    }
-
-    fn may_change_cap(&self, now: Millis) -> bool {
-        self.cap_changed.is_none_or(|changed| now.since(changed) >= CAP_PAUSE)
-    }
-
     /// Takes away everything that waits; nothing more is granted.
     pub fn clear(&mut self) {
         self.ready.clear();
@@ -111,7 +76,7 @@ impl Queue {
     }
 
     pub fn has_ready(&self) -> bool {
-        self.running < self.cap && !self.ready.is_empty()
+        self.running < self.most && !self.ready.is_empty()
     }
 
     pub fn running(&self) -> u32 {
@@ -121,7 +86,7 @@ impl Queue {
     /// Tasks that could be running at once, as far as the job goes: what a speed limit is shared by.
     pub fn width(&self) -> u64 {
         let waiting = self.ready.len() + self.delayed.len();
-        u64::from(self.running).saturating_add(waiting as u64).min(u64::from(self.cap)).max(1)
+        u64::from(self.running).saturating_add(waiting as u64).min(u64::from(self.most)).max(1)
     }
 
     /// Tasks that wait, delayed ones included.
@@ -135,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_task_goes_first_and_the_cap_holds() {
+    fn the_largest_task_goes_first_and_the_limit_holds() {
         let mut queue = Queue::new(2);
         for (task, rows) in [(0, 10), (1, 30), (2, 20)] {
             queue.push(TaskId(task), rows, None);
@@ -165,25 +130,5 @@ mod tests {
         assert_eq!(queue.pop(|task| task == TaskId(0)), Some(TaskId(1)));
         assert_eq!(queue.pop(|task| task == TaskId(0)), None);
         assert_eq!(queue.pop(|_| false), Some(TaskId(0)));
-    }
-
-    #[test]
-    fn a_crowd_of_distressed_tasks_halves_the_cap_once_and_it_rises_slowly() {
-        let mut queue = Queue::new(8);
-        for task in 0..20 {
-            queue.push(TaskId(task), 1, None);
-        }
-        while queue.pop(|_| false).is_some() {}
-        assert_eq!(queue.running(), 8);
-        for _ in 0..8 {
-            queue.lower_cap(Millis(0));
-            queue.release();
-        }
-        while queue.pop(|_| false).is_some() {}
-        assert_eq!(queue.running(), 4);
-        queue.raise_cap(Millis(1));
-        assert_eq!(queue.pop(|_| false), None);
-        queue.raise_cap(Millis(10_000));
-        assert!(queue.pop(|_| false).is_some());
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use starlift_common::ids::{Epoch, WorkerId};
 use starlift_common::job::JobState;
 use starlift_common::problem::Problem;
-use starlift_common::task::{Prepared, PreparedPart};
+use starlift_common::task::{LabelsBegun, Prepared, PreparedPart};
 
 use crate::clock::UnixMillis;
 
@@ -22,6 +22,19 @@ pub struct JobRecord {
     pub phases: Vec<PhaseRecord>,
     pub statements: StatementsRecord,
     pub warnings: Vec<String>,
+    /// Set while the job stands still; decided commits go on.
+    #[serde(default)]
+    pub pause: Option<Pause>,
+    /// Where all tasks are committed together: when the first of them was prepared.
+    #[serde(default)]
+    pub first_prepared: Option<UnixMillis>,
+}
+
+/// Why a job stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Pause {
+    /// `None`: somebody asked for it.
+    pub reason: Option<Problem>,
 }
 
 /// How a job is going to end.
@@ -62,7 +75,11 @@ impl Phase {
             JobState::Running => Some(Self::Transfer),
             JobState::Committing => Some(Self::Commit),
             JobState::PostSql => Some(Self::PostSql),
-            JobState::Pending | JobState::Succeeded | JobState::Failed | JobState::Cancelled => None,
+            JobState::Pending
+            | JobState::Succeeded
+            | JobState::Failed
+            | JobState::Cancelled
+            | JobState::Paused => None,
         }
     }
 }
@@ -155,7 +172,8 @@ pub enum Standing {
     Waiting,
     /// Leased to the record's worker under the record's epoch.
     Running,
-    /// The decision to commit, taken once and never taken back while the server can still carry it out.
+    /// The decision to commit, taken once and never taken back while the server can still carry it out. Where all tasks
+    /// are committed together it takes effect with the job's state `COMMITTING`; until then it may be given up.
     Committing {
         prepared: Prepared,
         /// So many parts, from the first, are known to be committed.
@@ -164,10 +182,15 @@ pub enum Standing {
     Done {
         prepared: Prepared,
     },
-    /// The retry budget is spent, or what happened cannot be decided.
-    Failed {
-        /// Parts that are in the target all the same.
-        committed: Vec<PreparedPart>,
+    /// The retry budget is spent, or trying again cannot help. Nothing of it is in the target.
+    Failed,
+    /// What became of a decided commit cannot be told from here, or only a part of it was done. Waits for a human.
+    Undecided {
+        prepared: Prepared,
+        /// So many parts, from the first, are known to be committed; the next one is in question.
+        committed: u32,
+        /// The part in question is known to have been rolled back.
+        rolled_back: bool,
     },
 }
 
@@ -175,13 +198,12 @@ impl Standing {
     /// Parts of the task that are in the target for good.
     pub fn committed_parts(&self) -> &[PreparedPart] {
         match self {
-            Self::Waiting | Self::Running => &[],
-            Self::Committing { prepared, committed } => {
+            Self::Waiting | Self::Running | Self::Failed => &[],
+            Self::Committing { prepared, committed } | Self::Undecided { prepared, committed, .. } => {
                 let count = usize::try_from(*committed).unwrap_or(usize::MAX).min(prepared.parts.len());
                 &prepared.parts[..count]
             }
             Self::Done { prepared } => &prepared.parts,
-            Self::Failed { committed } => committed,
         }
     }
 }
@@ -190,8 +212,12 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SweepRecord {
     pub worker: WorkerId,
-    /// Transactions that the worker was heard to have begun; there may be more while `stopped` is false.
-    pub parts: u32,
+    /// What the worker was heard to have begun; there may be more while `stopped` is false.
+    #[serde(flatten)]
+    pub begun: LabelsBegun,
+    /// Parts before this one are committed and no concern of the sweep.
+    #[serde(default)]
+    pub first_part: u32,
     /// The worker has said, or shown by its heartbeat, that it does nothing more under this epoch.
     pub stopped: bool,
     pub closed_at: UnixMillis,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use starlift_common::ids::{JobId, TaskId, TaskKey};
 use starlift_common::job::JobState;
 use starlift_common::problem::{Code, Problem};
-use starlift_common::task::{AttemptKey, Progress};
+use starlift_common::task::{AttemptKey, BadRow, LabelsBegun, Progress};
 use starlift_proto as pb;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::{Now, UnixMillis, whole_millis};
@@ -44,6 +44,9 @@ pub struct Report {
     pub tasks_failed: u32,
     pub workers: Vec<Share>,
     pub slowest_tasks: Vec<SlowTask>,
+    /// `host:path` of the files that hold all dirty records.
+    #[serde(default)]
+    pub dirty_files: Vec<String>,
     pub warnings: Vec<String>,
     pub error: Option<Problem>,
 }
@@ -67,15 +70,19 @@ pub struct SlowTask {
 
 /// Whether every row read is accounted for.
 pub fn balanced(totals: &Totals) -> Result<(), Problem> {
-    let accounted = totals.rows_loaded + totals.rows_filtered + totals.rows_unselected;
+    let accounted = totals.rows_loaded + totals.rows_filtered + totals.rows_unselected + totals.dirty_records;
     if totals.rows_read == accounted {
         return Ok(());
     }
     Err(Problem::new(
         Code::CountMismatch,
         format!(
-            "{} rows were read, but StarRocks accounts for {accounted}: {} loaded, {} filtered, {} unselected",
-            totals.rows_read, totals.rows_loaded, totals.rows_filtered, totals.rows_unselected
+            "{} rows were read and {accounted} are accounted for: {} loaded, {} filtered, {} unselected, {} dirty",
+            totals.rows_read,
+            totals.rows_loaded,
+            totals.rows_filtered,
+            totals.rows_unselected,
+            totals.dirty_records
         ),
     )
     .hint("compare source and target before using the data"))
@@ -98,6 +105,9 @@ pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Repo
             totals.rows_filtered
         ));
     }
+    if totals.dirty_records > 0 {
+        warnings.push(format!("{} dirty records are not in the target", totals.dirty_records));
+    }
     Report {
         name: record.name.clone(),
         state: record.state,
@@ -110,16 +120,17 @@ pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Repo
         bytes_loaded: totals.bytes_loaded,
         rows_filtered: totals.rows_filtered,
         rows_unselected: totals.rows_unselected,
-        dirty_records: 0,
+        dirty_records: totals.dirty_records,
         loads: totals.loads,
         transactions: totals.transactions,
         retries: totals.requests_repeated + attempts_beyond_the_first(job.tasks()),
         labels_to_sweep,
         tasks_total: counts.total(),
         tasks_succeeded: counts.done,
-        tasks_failed: counts.failed,
+        tasks_failed: counts.failed + counts.undecided,
         workers: shares(job.tasks()),
         slowest_tasks: slowest(job),
+        dirty_files: dirty_files(job.tasks()),
         warnings,
         error,
     }
@@ -161,13 +172,22 @@ fn slowest(job: &Job) -> Vec<SlowTask> {
     slow
 }
 
+fn dirty_files(tasks: &[TaskRecord]) -> Vec<String> {
+    let file = |task: &TaskRecord| match &task.standing {
+        Standing::Done { prepared } => Some(prepared.dirty_file.clone()).filter(|file| !file.is_empty()),
+        _ => None,
+    };
+    let files: BTreeSet<String> = tasks.iter().filter_map(file).collect();
+    files.into_iter().collect()
+}
+
 fn spent_in(phase: &PhaseRecord, now: UnixMillis) -> Duration {
     phase.ended.unwrap_or(now).since(phase.began)
 }
 
 impl Report {
-    /// The wire form.
-    pub fn to_wire(&self, id: JobId) -> pb::FinalReport {
+    /// The wire form; `bad_rows` are those kept with the job.
+    fn to_wire<'a>(&self, id: JobId, bad_rows: impl Iterator<Item = &'a BadRow>) -> pb::FinalReport {
         let phase = |wanted: Phase| {
             let spent: u64 =
                 self.phases.iter().filter(|(phase, _)| *phase == wanted).map(|(_, ms)| *ms).sum();
@@ -213,6 +233,8 @@ impl Report {
             avg_bytes_per_second: per_second(self.bytes_read, transfer),
             warnings: self.warnings.clone(),
             error: self.error.as_ref().map(Into::into),
+            bad_rows: bad_rows.map(Into::into).collect(),
+            dirty_files: self.dirty_files.clone(),
         }
     }
 }
@@ -234,6 +256,13 @@ impl SlowTask {
     }
 }
 
+/// A job's report, if it has ended; `None` when there is no such job.
+pub fn of(state: &State, id: JobId) -> Option<Option<pb::FinalReport>> {
+    let job = state.job(id)?;
+    let bad_rows = job.bad_rows().values().flat_map(|rows| rows.iter());
+    Some(job.report().map(|report| report.to_wire(id, bad_rows)))
+}
+
 /// The problem of asking for a report too early.
 pub fn not_ended(id: JobId) -> Problem {
     Problem::new(Code::JobNotEnded, format!("job {id} has not ended yet"))
@@ -247,7 +276,7 @@ pub fn summaries(state: &State, now: Now) -> Vec<pb::JobSummary> {
         .map(|(id, job)| pb::JobSummary {
             job_id: id.to_string(),
             name: job.record().name.clone(),
-            state: job.state().as_str().to_owned(),
+            state: job.shown_state().as_str().to_owned(),
             submitted_at: rfc3339(job.record().submitted_at),
             elapsed_seconds: seconds(elapsed(job, now.unix)),
             rows_loaded: job.totals().rows_loaded,
@@ -261,15 +290,16 @@ pub fn summaries(state: &State, now: Now) -> Vec<pb::JobSummary> {
 pub fn status(state: &State, id: JobId, now: Now) -> Option<pb::JobStatus> {
     let job = state.job(id)?;
     let record = job.record();
+    let is_paused = job.shown_state() == JobState::Paused;
     let error = match &record.ending {
         Some(Ending::Failed(problem)) => Some(problem.clone()),
         Some(Ending::Cancelled) => Some(cancelled(id, job.counts())),
-        None => None,
+        None => record.pause.as_ref().and_then(|pause| pause.reason.clone()),
     };
     Some(pb::JobStatus {
         job_id: id.to_string(),
         name: record.name.clone(),
-        state: record.state.as_str().to_owned(),
+        state: job.shown_state().as_str().to_owned(),
         submitted_at: rfc3339(record.submitted_at),
         elapsed_seconds: seconds(elapsed(job, now.unix)),
         progress: Some(progress(state, id, job, now.unix)),
@@ -285,6 +315,9 @@ pub fn status(state: &State, id: JobId, now: Now) -> Option<pb::JobStatus> {
         warnings: record.warnings.clone(),
         error: error.as_ref().map(Into::into),
         labels_to_sweep: state.sweeps().labels_of(id),
+        paused_in: if is_paused { record.state.as_str().to_owned() } else { String::new() },
+        dirty_records: job.totals().dirty_decided,
+        undecided_tasks: job.undecided_tasks().map(|task| task.0).collect(),
     })
 }
 
@@ -310,7 +343,7 @@ pub fn workers(state: &State, now: Now) -> Vec<pb::WorkerStatus> {
             version: worker.info.version.clone(),
             slots: worker.info.slots,
             running: worker.running,
-            draining: worker.info.draining,
+            draining: worker.is_draining(),
             seconds_since_heard: seconds(now.monotonic.since(worker.heard)),
             rows: worker.rows,
             bytes: worker.bytes,
@@ -344,14 +377,16 @@ fn task_status(state: &State, job: &Job, task: TaskKey, record: &TaskRecord, now
 /// What a task has done: a running one as last heard, a finished one exactly.
 fn progress_of(state: &State, attempt: AttemptKey, record: &TaskRecord) -> Progress {
     match &record.standing {
-        Standing::Waiting | Standing::Failed { .. } => Progress::default(),
+        Standing::Waiting | Standing::Failed => Progress::default(),
         Standing::Running => state.progress(attempt),
-        Standing::Committing { prepared, .. } | Standing::Done { prepared } => Progress {
+        Standing::Committing { prepared, .. }
+        | Standing::Undecided { prepared, .. }
+        | Standing::Done { prepared } => Progress {
             rows_read: prepared.rows_read,
             bytes_read: prepared.bytes_read,
             rows_sent: prepared.parts.iter().map(|part| part.rows_loaded).sum(),
             bytes_sent: prepared.parts.iter().map(|part| part.bytes_sent).sum(),
-            parts_begun: u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX),
+            begun: LabelsBegun::default(),
         },
     }
 }
@@ -362,7 +397,8 @@ fn standing_name(standing: &Standing) -> &'static str {
         Standing::Running => "RUNNING",
         Standing::Committing { .. } => "COMMITTING",
         Standing::Done { .. } => "DONE",
-        Standing::Failed { .. } => "FAILED",
+        Standing::Failed => "FAILED",
+        Standing::Undecided { .. } => "UNDECIDED",
     }
 }
 
@@ -370,7 +406,7 @@ fn counts(counts: Counts) -> pb::TaskCounts {
     pb::TaskCounts {
         total: counts.total(),
         succeeded: counts.done,
-        failed: counts.failed,
+        failed: counts.failed + counts.undecided,
         running: counts.running,
         waiting: counts.waiting,
         prepared: counts.committing,

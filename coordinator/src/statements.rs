@@ -59,24 +59,37 @@ impl Statement<'_> {
     }
 }
 
-/// Runs one statement to its end. `in_flight`: where it was sent before a restart. `stop` ends it early.
+/// Runs one statement to its end, and says how it ended. `in_flight`: where it was sent before a restart. `stop` ends
+/// it early.
 pub(crate) async fn run(
     statement: &Statement<'_>,
     in_flight: Option<InFlight>,
     datasources: &Datasources,
     handle: &Handle,
     stop: &CancellationToken,
-) -> Result<(), Problem> {
-    let load = &statement.plan.load;
+) -> Event {
+    let job = statement.job;
     if let Some(in_flight) = in_flight {
         info!(
             statement = statement.name(),
             host = in_flight.host,
             "making sure that a statement runs no more"
         );
-        let gone = make_sure_it_is_gone(load, &in_flight, datasources).await;
-        gone.map_err(|problem| statement.failed(&problem.to_string()))?;
+        let gone = make_sure_it_is_gone(&statement.plan.load, &in_flight, datasources).await;
+        if let Err(problem) = gone {
+            return Event::StatementStuck { job, problem };
+        }
     }
+    Event::StatementDone { job, result: send(statement, datasources, handle, stop).await }
+}
+
+async fn send(
+    statement: &Statement<'_>,
+    datasources: &Datasources,
+    handle: &Handle,
+    stop: &CancellationToken,
+) -> Result<(), Problem> {
+    let load = &statement.plan.load;
     let datasource = datasources.find(&load.datasource, "")?;
     let (mut conn, at) =
         open(datasource, &load.database).await.map_err(|problem| statement.failed(&problem.to_string()))?;
@@ -122,7 +135,7 @@ pub(crate) async fn make_sure_it_is_gone(
         if Instant::now() >= deadline {
             let message = format!("connection {connection_id} on {host} still runs although it was killed");
             return Err(Problem::new(Code::InvalidSql, message).at(host.clone()).hint(format!(
-                "look at SHOW PROCESSLIST on {host}; when the connection is gone, submit the job again"
+                "look at SHOW PROCESSLIST on {host}; when the connection is gone, resume the job"
             )));
         }
         if let Err(error) = conn.query_drop(format!("KILL {connection_id}")).await {

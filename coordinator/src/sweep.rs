@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey, WorkerId};
-use starlift_common::job::LoadSpec;
+use starlift_common::job::{LoadMode, LoadSpec};
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::Backoff;
-use starlift_common::task::AttemptKey;
+use starlift_common::task::{AttemptKey, LabelsBegun};
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::outcome::TxnState;
 use tracing::{debug, warn};
@@ -19,7 +19,31 @@ use crate::clock::{Millis, Now};
 use crate::commit::Facts;
 use crate::record::SweepRecord;
 
-const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+/// Short enough that a late begin of a worker that was thought dead does not stay open for long.
+const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(20) };
+
+/// What is to be looked at of one dead epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Parts before this one are committed: the sweep never touches them.
+    pub first_part: u32,
+    /// What was heard of; there may be more.
+    pub begun: LabelsBegun,
+}
+
+/// What became of a dead epoch's labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Fates {
+    /// From the target's first part on.
+    pub parts: Vec<Fate>,
+    pub trials: Vec<Fate>,
+}
+
+impl Fates {
+    fn iter(&self) -> impl Iterator<Item = Fate> {
+        self.parts.iter().chain(&self.trials).copied()
+    }
+}
 
 /// What was found out about one label of a dead epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,7 +97,8 @@ impl Sweeps {
 
     pub fn add(&mut self, attempt: AttemptKey, record: SweepRecord, now: Millis) {
         self.due.insert((now, attempt));
-        let open = record.parts + u32::from(!record.stopped);
+        let parts = record.begun.parts.saturating_sub(record.first_part);
+        let open = parts + record.begun.trials + u32::from(!record.stopped);
         self.entries.insert(attempt, Entry { record, due: Some(now), tries: 0, open });
     }
 
@@ -93,8 +118,8 @@ impl Sweeps {
         of_job.map(|(_, entry)| entry.open).sum()
     }
 
-    /// The epochs to look at now, with the number of parts heard of. Each is given out once until it is settled.
-    pub fn due(&mut self, now: Millis) -> Vec<(AttemptKey, u32)> {
+    /// The epochs to look at now. Each is given out once until it is settled.
+    pub fn due(&mut self, now: Millis) -> Vec<(AttemptKey, Target)> {
         let mut taken = Vec::new();
         while let Some(&(due, attempt)) = self.due.first() {
             if due > now {
@@ -103,30 +128,28 @@ impl Sweeps {
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&attempt) {
                 entry.due = None;
-                taken.push((attempt, entry.record.parts));
+                let SweepRecord { first_part, begun, .. } = entry.record;
+                taken.push((attempt, Target { first_part, begun }));
             }
         }
         taken
     }
 
     /// The worker speaks of the dead epoch as running; remembers how far it has come. Says whether anything changed.
-    pub fn heard(&mut self, attempt: AttemptKey, parts: u32) -> bool {
-        match self.entries.get_mut(&attempt) {
-            Some(entry) if entry.record.parts < parts => {
-                entry.record.parts = parts;
-                true
-            }
-            _ => false,
-        }
+    pub fn heard(&mut self, attempt: AttemptKey, begun: LabelsBegun) -> bool {
+        let Some(entry) = self.entries.get_mut(&attempt) else { return false };
+        let before = entry.record.begun;
+        entry.record.begun = before.max(begun);
+        entry.record.begun != before
     }
 
     /// The worker has ended the dead epoch by itself. Says whether anything changed.
-    pub fn stopped(&mut self, attempt: AttemptKey, parts: u32, all_rolled_back: bool) -> bool {
+    pub fn stopped(&mut self, attempt: AttemptKey, begun: LabelsBegun, all_rolled_back: bool) -> bool {
         let Some(entry) = self.entries.get_mut(&attempt) else { return false };
-        if all_rolled_back || parts == 0 {
+        if all_rolled_back || begun.is_none() {
             self.remove(attempt);
         } else {
-            entry.record.parts = entry.record.parts.max(parts);
+            entry.record.begun = entry.record.begun.max(begun);
             entry.record.stopped = true;
         }
         true
@@ -144,37 +167,49 @@ impl Sweeps {
         stopped
     }
 
-    /// Takes in what was found out: the epoch leaves the list, or is looked at again later. Returns a part that somebody
-    /// else has committed, if there is one. `lifetime`: how long a transaction of the epoch may live at the most.
+    /// Takes in what was found out: the epoch leaves the list, or is looked at again later. Returns a label that
+    /// somebody else has committed, if there is one. `lifetime`: how long a transaction of the epoch may live at the most.
     pub fn settle(
         &mut self,
         attempt: AttemptKey,
-        fates: &[Fate],
+        fates: &Fates,
         lifetime: Duration,
         now: Now,
-    ) -> Option<u32> {
+    ) -> Option<Foreign> {
         let entry = self.entries.get_mut(&attempt)?;
         let silent_for = now.unix.since(entry.record.closed_at);
         let nothing_comes = entry.record.stopped || silent_for >= lifetime;
-        let foreign = fates.iter().position(|fate| *fate == Fate::Committed);
-        let is_over = |fate: &Fate| match fate {
+        let is_committed = |fates: &[Fate]| fates.iter().position(|fate| *fate == Fate::Committed);
+        let foreign =
+            is_committed(&fates.parts).map(|part| Foreign::Part(count(part) + entry.record.first_part));
+        let foreign =
+            foreign.or_else(|| is_committed(&fates.trials).map(|trial| Foreign::Trial(count(trial))));
+        let is_over = |fate: Fate| match fate {
             Fate::Closed | Fate::Committed => true,
             Fate::Unknown => nothing_comes,
             Fate::Open => false,
         };
-        entry.record.parts = entry.record.parts.max(u32::try_from(fates.len()).unwrap_or(u32::MAX));
+        let seen = LabelsBegun {
+            parts: if fates.parts.is_empty() {
+                0
+            } else {
+                entry.record.first_part + count(fates.parts.len())
+            },
+            trials: count(fates.trials.len()),
+        };
+        entry.record.begun = entry.record.begun.max(seen);
         if nothing_comes && fates.iter().all(is_over) {
             self.remove(attempt);
         } else {
-            let open = fates.iter().filter(|fate| !is_over(fate)).count() + usize::from(!nothing_comes);
-            entry.open = u32::try_from(open).unwrap_or(u32::MAX);
+            entry.open =
+                count(fates.iter().filter(|fate| !is_over(*fate)).count() + usize::from(!nothing_comes));
             let delay = RETRY.delay(entry.tries, 1.0);
             entry.tries += 1;
             let due = now.monotonic.plus(delay);
             entry.due = Some(due);
             self.due.insert((due, attempt));
         }
-        foreign.and_then(|part| u32::try_from(part).ok())
+        foreign
     }
 
     fn remove(&mut self, attempt: AttemptKey) {
@@ -184,9 +219,23 @@ impl Sweeps {
     }
 }
 
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// A label of a dead epoch that somebody else has committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    Part(u32),
+    Trial(u32),
+}
+
 /// A dead epoch's transaction was committed by somebody else: its rows may be in the target twice.
-pub fn foreign_commit(facts: Facts<'_>, part: u32) -> Problem {
-    let label = Label::part(&facts.load.label_prefix, facts.attempt, part);
+pub fn foreign_commit(facts: Facts<'_>, foreign: Foreign) -> Problem {
+    let label = match foreign {
+        Foreign::Part(part) => Label::part(&facts.load.label_prefix, facts.attempt, part),
+        Foreign::Trial(trial) => Label::trial(&facts.load.label_prefix, facts.attempt, trial),
+    };
     Problem::new(
         Code::ForeignLabel,
         format!("transaction {label} was committed by somebody else after its attempt had been given up"),
@@ -197,15 +246,31 @@ pub fn foreign_commit(facts: Facts<'_>, part: u32) -> Problem {
     )
 }
 
-/// Closes what it can of a dead epoch and tells what became of every label: the `parts` heard of, and further ones
-/// until the server knows no more.
-pub async fn carry_out(client: &Client, load: &LoadSpec, attempt: AttemptKey, parts: u32) -> Vec<Fate> {
+/// Closes what it can of a dead epoch and tells what became of every label: those heard of, and further ones until the
+/// server knows no more.
+pub async fn carry_out(client: &Client, load: &LoadSpec, attempt: AttemptKey, target: Target) -> Fates {
+    let prefix = load.label_prefix.as_str();
+    if load.mode == LoadMode::Plain {
+        let fate = close(client, load, &Label::plain(prefix, attempt.task)).await;
+        return Fates { parts: vec![fate], trials: Vec::new() };
+    }
+    let Target { first_part, begun } = target;
+    let parts = begun.parts.saturating_sub(first_part);
+    let part = |number| Label::part(prefix, attempt, first_part + number);
+    let trial = |number| Label::trial(prefix, attempt, number);
+    Fates {
+        parts: close_all(client, load, parts, part).await,
+        trials: close_all(client, load, begun.trials, trial).await,
+    }
+}
+
+/// The first `heard` labels and those after them that the server knows: labels are begun in their order.
+async fn close_all(client: &Client, load: &LoadSpec, heard: u32, label: impl Fn(u32) -> Label) -> Vec<Fate> {
     let mut fates = Vec::new();
     loop {
-        let part = u32::try_from(fates.len()).unwrap_or(u32::MAX);
-        let fate = close(client, load, &Label::part(&load.label_prefix, attempt, part)).await;
-        let beyond = part >= parts;
-        // Past the parts heard of, a label unknown is the end: parts are begun in their order.
+        let number = count(fates.len());
+        let fate = close(client, load, &label(number)).await;
+        let beyond = number >= heard;
         if beyond && fate == Fate::Unknown {
             return fates;
         }
@@ -247,8 +312,26 @@ mod tests {
         attempt(1).task.job
     }
 
+    fn begun(parts: u32) -> LabelsBegun {
+        LabelsBegun { parts, trials: 0 }
+    }
+
     fn record(parts: u32, stopped: bool) -> SweepRecord {
-        SweepRecord { worker: WorkerId("w1".into()), parts, stopped, closed_at: UnixMillis(0) }
+        SweepRecord {
+            worker: WorkerId("w1".into()),
+            begun: begun(parts),
+            first_part: 0,
+            stopped,
+            closed_at: UnixMillis(0),
+        }
+    }
+
+    fn target(parts: u32) -> Target {
+        Target { first_part: 0, begun: begun(parts) }
+    }
+
+    fn parts(fates: &[Fate]) -> Fates {
+        Fates { parts: fates.to_vec(), trials: Vec::new() }
     }
 
     fn at(seconds: u64) -> Now {
@@ -266,13 +349,13 @@ mod tests {
     #[test]
     fn closed_labels_of_a_stopped_worker_leave_the_list() {
         let mut sweeps = listed(2, true);
-        assert_eq!(sweeps.due(Millis(0)), [(attempt(1), 2)]);
+        assert_eq!(sweeps.due(Millis(0)), [(attempt(1), target(2))]);
         assert_eq!(sweeps.due(Millis(0)), []);
-        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Open], LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Open]), LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         assert_eq!(sweeps.due(Millis(999)), []);
-        assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), 2)]);
-        sweeps.settle(attempt(1), &[Fate::Closed, Fate::Unknown], LIFETIME, at(1));
+        assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), target(2))]);
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Unknown]), LIFETIME, at(1));
         assert!(sweeps.is_empty());
     }
 
@@ -281,10 +364,10 @@ mod tests {
         let mut sweeps = listed(1, false);
         assert_eq!(sweeps.labels_of(job()), 2);
         sweeps.due(Millis(0));
-        sweeps.settle(attempt(1), &[Fate::Closed], LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         sweeps.due(Millis(600_000));
-        sweeps.settle(attempt(1), &[Fate::Closed], LIFETIME, at(600));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(600));
         assert!(sweeps.is_empty());
     }
 
@@ -295,24 +378,44 @@ mod tests {
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &held), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w2".into()), &BTreeSet::new()), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new()), [attempt(1)]);
-        sweeps.settle(attempt(1), &[], LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
         assert!(sweeps.is_empty());
     }
 
     #[test]
     fn a_late_word_of_the_worker_that_all_is_rolled_back_ends_it() {
         let mut sweeps = listed(1, false);
-        assert!(sweeps.stopped(attempt(1), 3, false));
-        assert_eq!(sweeps.get(attempt(1)).map(|record| (record.parts, record.stopped)), Some((3, true)));
-        assert!(sweeps.stopped(attempt(1), 3, true));
+        assert!(sweeps.stopped(attempt(1), begun(3), false));
+        assert_eq!(
+            sweeps.get(attempt(1)).map(|record| (record.begun.parts, record.stopped)),
+            Some((3, true))
+        );
+        assert!(sweeps.stopped(attempt(1), begun(3), true));
         assert!(sweeps.is_empty() && sweeps.due(Millis(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn trials_are_swept_as_parts_are_and_committed_parts_are_left_alone() {
+        let mut sweeps = Sweeps::default();
+        let begun = LabelsBegun { parts: 3, trials: 2 };
+        sweeps.add(attempt(1), SweepRecord { begun, first_part: 2, ..record(0, true) }, Millis(0));
+        assert_eq!(sweeps.labels_of(job()), 3);
+        assert_eq!(sweeps.due(Millis(0)), [(attempt(1), Target { first_part: 2, begun })]);
+        let fates = Fates { parts: vec![Fate::Closed], trials: vec![Fate::Closed, Fate::Open] };
+        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, at(0)), None);
+        assert_eq!(sweeps.labels_of(job()), 1);
+        let fates = Fates { parts: vec![Fate::Committed], trials: vec![Fate::Closed; 2] };
+        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, at(0)), Some(Foreign::Part(2)));
     }
 
     #[test]
     fn a_foreign_commit_is_told() {
         let mut sweeps = listed(1, true);
         sweeps.due(Millis(0));
-        assert_eq!(sweeps.settle(attempt(1), &[Fate::Committed], LIFETIME, at(0)), Some(0));
+        assert_eq!(
+            sweeps.settle(attempt(1), &parts(&[Fate::Committed]), LIFETIME, at(0)),
+            Some(Foreign::Part(0))
+        );
         assert!(sweeps.is_empty());
     }
 }

@@ -414,10 +414,12 @@ impl Task {
 
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Prepared(_) => "prepared",
+        Outcome::Prepared { .. } => "prepared",
+        Outcome::Loaded { .. } => "loaded",
         Outcome::Failed { class: FailureClass::Transient, .. } => "failed_transient",
         Outcome::Failed { class: FailureClass::Permanent, .. } => "failed_permanent",
         Outcome::Failed { class: FailureClass::Distress, .. } => "distress",
+        Outcome::Failed { class: FailureClass::Unknown, .. } => "failed_unknown",
         Outcome::GivenBack { .. } => "given_back",
     }
 }

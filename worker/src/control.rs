@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use starlift_common::task::Progress;
+use starlift_common::task::{LabelsBegun, Progress};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,7 @@ pub(crate) struct ProgressCell {
     rows_sent: AtomicU64,
     bytes_sent: AtomicU64,
     parts_begun: AtomicU32,
+    trials_begun: AtomicU32,
 }
 
 impl ProgressCell {
@@ -72,8 +73,9 @@ impl ProgressCell {
         self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_parts_begun(&self, parts: u32) {
-        self.parts_begun.store(parts, Ordering::Relaxed);
+    pub(crate) fn set_begun(&self, begun: LabelsBegun) {
+        self.parts_begun.store(begun.parts, Ordering::Relaxed);
+        self.trials_begun.store(begun.trials, Ordering::Relaxed);
     }
 
     /// The range is read again from its start. Labels are not given back.
@@ -89,7 +91,10 @@ impl ProgressCell {
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
             rows_sent: self.rows_sent.load(Ordering::Relaxed),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
-            parts_begun: self.parts_begun.load(Ordering::Relaxed),
+            begun: LabelsBegun {
+                parts: self.parts_begun.load(Ordering::Relaxed),
+                trials: self.trials_begun.load(Ordering::Relaxed),
+            },
         }
     }
 }

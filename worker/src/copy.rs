@@ -9,7 +9,7 @@ use starlift_common::job::LoadSpec;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::row::Row;
-use starlift_common::task::{Outcome, Prepared, PreparedPart};
+use starlift_common::task::{LabelsBegun, Outcome, Prepared, PreparedPart};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
@@ -58,7 +58,9 @@ pub(crate) enum End {
 pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End {
     let client = match tools.clients.get(&grant.load) {
         Ok(client) => client,
-        Err(problem) => return End::Outcome(failed(grant, &Failure::Setup(problem), 0, true)),
+        Err(problem) => {
+            return End::Outcome(failed(grant, &Failure::Setup(problem), LabelsBegun::default(), true));
+        }
     };
     let mut ledger = Ledger::new(&grant.load, grant.attempt);
     let ended = tokio::select! {
@@ -68,22 +70,24 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
         result = transfer(grant, tools, control, &client, &mut ledger) => Ended::Result(result),
     };
     let failure = match ended {
-        Ended::Result(Ok(prepared)) => return End::Outcome(Outcome::Prepared(prepared)),
+        Ended::Result(Ok(prepared)) => {
+            return End::Outcome(Outcome::Prepared { prepared, bad_rows: Vec::new() });
+        }
         Ended::Result(Err(failure)) => Some(failure),
         Ended::Leaving | Ended::Stopped => None,
     };
     let all_rolled_back = ledger.roll_back(&client).await;
-    let parts_begun = ledger.parts_begun();
+    let begun = ledger.begun();
     match failure {
         Some(failure) => {
-            let outcome = failed(grant, &failure, parts_begun, all_rolled_back);
+            let outcome = failed(grant, &failure, begun, all_rolled_back);
             if matches!(&outcome, Outcome::Failed { problem, .. } if problem.code == Code::LoginFailed) {
                 tools.clients.forget(&grant.load);
             }
             End::Outcome(outcome)
         }
         None if control.stop.is_cancelled() => End::Abandoned,
-        None => End::Outcome(Outcome::GivenBack { parts_begun, all_rolled_back }),
+        None => End::Outcome(Outcome::GivenBack { begun, all_rolled_back }),
     }
 }
 
@@ -93,12 +97,12 @@ enum Ended {
     Leaving,
 }
 
-fn failed(grant: &Grant, failure: &Failure, parts_begun: u32, all_rolled_back: bool) -> Outcome {
+fn failed(grant: &Grant, failure: &Failure, begun: LabelsBegun, all_rolled_back: bool) -> Outcome {
     let problem = failure.problem(&grant.read, &grant.range, &grant.load);
     let class = failure.class();
     // The message may quote refused rows, so only the code is logged.
-    warn!(code = %problem.code, ?class, parts_begun, all_rolled_back, "attempt failed");
-    Outcome::Failed { class, problem, parts_begun, all_rolled_back }
+    warn!(code = %problem.code, ?class, ?begun, all_rolled_back, "attempt failed");
+    Outcome::Failed { class, problem, begun, all_rolled_back }
 }
 
 /// The outcome of an attempt that panicked; which of its transactions are open is not known.
@@ -108,7 +112,7 @@ pub(crate) fn panicked(control: &Control) -> Outcome {
     Outcome::Failed {
         class: FailureClass::Transient,
         problem,
-        parts_begun: control.progress.get().parts_begun,
+        begun: control.progress.get().begun,
         all_rolled_back: false,
     }
 }
@@ -147,7 +151,7 @@ fn prepared(read: RowsRead, parts: Vec<PreparedPart>, retries: u64) -> Result<Pr
     if sent != read.rows {
         return Err(Failure::Internal(format!("{} rows were read and {sent} sent", read.rows)));
     }
-    Ok(Prepared { parts, rows_read: read.rows, bytes_read: read.bytes, retries })
+    Ok(Prepared { parts, rows_read: read.rows, bytes_read: read.bytes, retries, ..Prepared::default() })
 }
 
 /// Rows and their cell bytes.

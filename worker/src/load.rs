@@ -10,7 +10,7 @@ use futures_util::stream;
 use reqwest::Body;
 use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
-use starlift_common::task::{AttemptKey, PreparedPart};
+use starlift_common::task::{AttemptKey, LabelsBegun, PreparedPart};
 use starlift_remote::starrocks::client::{Begun, CallError, Client, TxnTarget};
 use starlift_remote::starrocks::outcome::{Answer, TxnState};
 use tokio::sync::{Notify, mpsc};
@@ -33,25 +33,25 @@ const ROLLBACK_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Ledger<'a> {
     spec: &'a LoadSpec,
     attempt: AttemptKey,
-    /// Labels before this one may exist at the server.
-    parts_begun: u32,
+    /// Labels before these may exist at the server.
+    begun: LabelsBegun,
     /// Not known to be closed.
     open: Vec<Label>,
 }
 
 impl<'a> Ledger<'a> {
     pub(crate) fn new(spec: &'a LoadSpec, attempt: AttemptKey) -> Self {
-        Self { spec, attempt, parts_begun: 0, open: Vec::new() }
+        Self { spec, attempt, begun: LabelsBegun::default(), open: Vec::new() }
     }
 
-    pub(crate) fn parts_begun(&self) -> u32 {
-        self.parts_begun
+    pub(crate) fn begun(&self) -> LabelsBegun {
+        self.begun
     }
 
     /// A label for the transaction that is about to begin.
     fn next_label(&mut self) -> Label {
-        let label = Label::part(&self.spec.label_prefix, self.attempt, self.parts_begun);
-        self.parts_begun += 1;
+        let label = Label::part(&self.spec.label_prefix, self.attempt, self.begun.parts);
+        self.begun.parts += 1;
         self.open.push(label.clone());
         label
     }
@@ -59,7 +59,7 @@ impl<'a> Ledger<'a> {
     /// The server said that it did not begin the last one: nothing of ours stands under that label.
     fn forget_last(&mut self) {
         if self.open.pop().is_some() {
-            self.parts_begun -= 1;
+            self.begun.parts -= 1;
         }
     }
 
@@ -189,7 +189,7 @@ impl Loader<'_> {
     async fn begin(&self, ledger: &mut Ledger<'_>) -> Result<OpenPart, Failure> {
         self.control.confirmed().await;
         let label = ledger.next_label();
-        self.control.progress.set_parts_begun(ledger.parts_begun());
+        self.control.progress.set_begun(ledger.begun());
         match self.client.begin(self.target(&label), &self.headers.begin).await {
             Ok(begun) => {
                 debug!(%label, txn_id = begun.txn_id, "transaction begun");
@@ -200,7 +200,7 @@ impl Loader<'_> {
                 let is_foreign = error.answer().is_some_and(|answer| answer.is_label_conflict());
                 if is_foreign || !may_have_begun(&error) {
                     ledger.forget_last();
-                    self.control.progress.set_parts_begun(ledger.parts_begun());
+                    self.control.progress.set_begun(ledger.begun());
                 }
                 if is_foreign {
                     return Err(Failure::ForeignLabel { label, error: Box::new(error) });
@@ -452,7 +452,7 @@ mod tests {
         let parts = stage.run(&mut ledger, pieces).await.expect("prepared");
         assert_eq!(stage.server.calls(), ["begin 0", "load 0", "load 0", "prepare 0"]);
         assert_eq!((parts.len(), parts[0].rows_sent, parts[0].rows_loaded, parts[0].loads), (1, 4, 4, 2));
-        assert_eq!((parts[0].txn_id, ledger.parts_begun()), (7, 1));
+        assert_eq!((parts[0].txn_id, ledger.begun().parts), (7, 1));
         assert_eq!(stage.control.progress.get().rows_sent, 4);
     }
 
@@ -509,7 +509,7 @@ mod tests {
         let failure = stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await;
         assert!(matches!(failure, Err(Failure::ForeignLabel { .. })), "{failure:?}");
         assert!(ledger.roll_back(&stage.client).await);
-        assert_eq!((stage.server.calls(), ledger.parts_begun()), (vec!["begin 0".to_owned()], 0));
+        assert_eq!((stage.server.calls(), ledger.begun().parts), (vec!["begin 0".to_owned()], 0));
     }
 
     #[tokio::test]
@@ -522,7 +522,7 @@ mod tests {
         assert_eq!(failure.class(), starlift_common::retry::FailureClass::Transient);
         assert!(ledger.roll_back(&stage.client).await);
         assert_eq!(stage.server.calls().last().map(String::as_str), Some("rollback 0"));
-        assert_eq!(ledger.parts_begun(), 1);
+        assert_eq!(ledger.begun().parts, 1);
     }
 
     #[tokio::test]
@@ -546,7 +546,7 @@ mod tests {
         stage.server.answer_next("rollback", 200, r#"{"Status":"FAILED","Message":"No transaction found"}"#);
         stage.server.forget_labels_after("rollback");
         assert!(!ledger.roll_back(&stage.client).await);
-        assert_eq!((stage.server.calls().len(), ledger.parts_begun()), (2, 1));
+        assert_eq!((stage.server.calls().len(), ledger.begun().parts), (2, 1));
     }
 
     #[tokio::test]

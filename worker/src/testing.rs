@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{any, get};
 use bytes::Bytes;
 use starlift_common::datasource::Datasources;
-use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec};
+use starlift_common::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError};
 use starlift_remote::starrocks::client::Client;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,6 +34,9 @@ pub(crate) fn load_spec() -> LoadSpec {
         label_prefix: "sl".into(),
         timeout_s: None,
         max_part_bytes: 8 << 30,
+        on_error: OnError::Exit,
+        mode: LoadMode::Transaction,
+        prepared_timeout_s: None,
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use starlift_common::datasource::Datasources;
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
-use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
+use starlift_common::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind};
 use starlift_common::problem::Code;
-use starlift_common::task::{AttemptKey, Outcome, TaskRange};
+use starlift_common::task::{AttemptKey, LabelsBegun, Outcome, TaskRange};
 use starlift_common::wire::{self, Grant};
 use starlift_proto as pb;
 use starlift_proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -209,9 +209,13 @@ fn grant(source: &str, lease: Duration) -> Grant {
             label_prefix: "sl".into(),
             timeout_s: None,
             max_part_bytes: 1000,
+            on_error: OnError::Exit,
+            mode: LoadMode::Transaction,
+            prepared_timeout_s: None,
         },
         rows_estimate: 0,
         bytes_per_second: None,
+        dirty_allowed: 0,
     }
 }
 
@@ -224,7 +228,13 @@ async fn a_failure_is_reported_until_the_report_is_answered() {
     let reports = stage.end().await;
     assert_eq!(reports.len(), 3);
     for report in reports {
-        let Outcome::Failed { problem, parts_begun: 0, all_rolled_back: true, .. } = report else {
+        let Outcome::Failed {
+            problem,
+            begun: LabelsBegun { parts: 0, trials: 0 },
+            all_rolled_back: true,
+            ..
+        } = report
+        else {
             panic!("{report:?}");
         };
         assert_eq!(problem.code, Code::UnknownDatasource);
@@ -243,7 +253,10 @@ async fn the_first_heartbeat_comes_with_the_grant_and_others_before_the_lease_en
     // Eight heartbeats take longer than a lease, and the worker still holds the task: it gives it back when told to go.
     let reports = stage.end().await;
     assert!(
-        matches!(reports[..], [Outcome::GivenBack { parts_begun: 0, all_rolled_back: true }]),
+        matches!(
+            reports[..],
+            [Outcome::GivenBack { begun: LabelsBegun { parts: 0, trials: 0 }, all_rolled_back: true }]
+        ),
         "{reports:?}"
     );
 }

@@ -2,7 +2,7 @@
 
 use super::faults::Faults;
 use super::fields::{Object, integer, is_blank, show};
-use crate::job::{ErrorLimit, Settings};
+use crate::job::{CommitMode, ErrorLimit, Settings};
 
 const KEYS: &[&str] =
     &["speed", "errorLimit", "executeMode", "failoverEnable", "common", "dryRun", "starlift"];
@@ -35,10 +35,9 @@ pub(super) fn read(setting: &Object<'_>, faults: &Faults) -> Settings {
             "remove it and use `starlift plan`, which touches nothing",
         );
     }
-    if let Some(own) = setting.object("starlift") {
-        check_own(&own, faults);
-    }
-    Settings { concurrent, bytes_per_second, error_limit, time_zone: read_time_zone(setting, faults) }
+    let commit = setting.object("starlift").map_or_else(CommitMode::default, |own| read_own(&own, faults));
+    let time_zone = read_time_zone(setting, faults);
+    Settings { concurrent, bytes_per_second, error_limit, commit, time_zone }
 }
 
 /// Concurrency and the limit in bytes per second.
@@ -140,7 +139,8 @@ fn read_error_limit(limit: &Object<'_>, faults: &Faults) -> ErrorLimit {
     }
 }
 
-fn read_percentage(limit: &Object<'_>, faults: &Faults) -> Option<f64> {
+/// In millionths.
+fn read_percentage(limit: &Object<'_>, faults: &Faults) -> Option<u32> {
     let value = limit.get("percentage").filter(|value| !is_blank(value))?;
     let share = value.as_f64().or_else(|| value.as_str()?.parse().ok());
     let share = share.filter(|share| (0.0..=1.0).contains(share));
@@ -148,7 +148,8 @@ fn read_percentage(limit: &Object<'_>, faults: &Faults) -> Option<f64> {
         let message = format!("percentage must be a fraction 0..1 (5 % is 0.05), not {}", show(value));
         faults.error(&limit.place("percentage"), message, "");
     }
-    share
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+    share.map(|share| (share * 1e6).round() as u32)
 }
 
 fn check_mode(setting: &Object<'_>, concurrent: u32, faults: &Faults) {
@@ -195,18 +196,16 @@ fn offset_of_gmt(zone: &str) -> Option<String> {
 }
 
 /// Our own settings are read strictly: a word that is not understood here was meant for us.
-fn check_own(own: &Object<'_>, faults: &Faults) {
+fn read_own(own: &Object<'_>, faults: &Faults) -> CommitMode {
+    let mut commit = CommitMode::default();
     for (key, value) in own.entries() {
         let place = own.place(key);
         match (key, value.as_str()) {
-            ("commit", Some("task")) => {}
-            ("commit", Some("job")) => faults.unsupported(
-                &place,
-                "commit \"job\" is not supported yet",
-                "use \"task\": each task is committed, exactly once, when it is done",
-            ),
+            ("commit", Some("task")) => commit = CommitMode::Task,
+            ("commit", Some("job")) => commit = CommitMode::Job,
             ("commit", _) => {
-                faults.error(&place, format!("commit must be \"task\", not {}", show(value)), "");
+                let message = format!("commit must be \"task\" or \"job\", not {}", show(value));
+                faults.error(&place, message, "");
             }
             ("split", _) => faults.unsupported(
                 &place,
@@ -216,4 +215,5 @@ fn check_own(own: &Object<'_>, faults: &Faults) {
             _ => faults.error(&place, format!("setting.starlift has no key {key}"), "known: commit"),
         }
     }
+    commit
 }

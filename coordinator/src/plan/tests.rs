@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use starlift_common::job::{CellKind, ErrorLimit, LoadProps, OnError, Settings, SourceSpec, TargetSpec};
+use starlift_common::job::{
+    CellKind, CommitMode, ErrorLimit, LoadProps, OnError, Settings, SourceSpec, TargetSpec,
+};
 use starlift_common::task::{KeyRange, TaskRange};
 
 use super::*;
@@ -41,6 +43,7 @@ fn spec() -> JobSpec {
             concurrent: 4,
             bytes_per_second: None,
             error_limit: ErrorLimit::default(),
+            commit: CommitMode::Task,
             time_zone: None,
         },
     }

@@ -7,7 +7,8 @@ use starlift_common::wire::Grant;
 
 use super::event::{Answer, Ticket};
 use super::round::{Round, Touched};
-use super::{Parked, State};
+use super::{Parked, State, Worker};
+use crate::pressure::Table;
 
 impl State {
     /// Hands ready tasks to waiting workers, one by one: each goes to the worker that holds the fewest, from the job
@@ -53,7 +54,7 @@ impl State {
     }
 
     fn is_draining(&self, worker: &WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(|worker| worker.info.draining)
+        self.workers.get(worker).is_some_and(Worker::is_draining)
     }
 
     fn grant_to(&mut self, worker: &WorkerId, round: &mut Round) -> Option<Grant> {
@@ -63,6 +64,7 @@ impl State {
             .jobs
             .iter()
             .filter(|(_, job)| job.grants_tasks() && job.queue().has_ready())
+            .filter(|(_, job)| job.plan().is_some_and(|plan| self.pressure.has_room(&Table::of(&plan.load))))
             .map(|(id, job)| (job.queue().running(), *id))
             .collect();
         candidates.sort_unstable();
@@ -71,6 +73,7 @@ impl State {
             if let Some(grant) = job.grant(worker, others, self.rules.lease) {
                 let attempt = grant.attempt;
                 self.leases.grant(attempt, worker.clone(), now, self.rules.lease);
+                self.pressure.started(&Table::of(&grant.load));
                 if let Some(worker) = self.workers.get_mut(worker) {
                     worker.running += 1;
                 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starlift_common::ids::{JobId, TaskKey, WorkerId};
+use starlift_common::label::Label;
 use starlift_common::problem::Problem;
-use starlift_common::task::{AttemptKey, Outcome, Progress};
+use starlift_common::task::{AttemptKey, BadRow, Outcome, Progress};
 use starlift_common::wire::Grant;
 
 use crate::clock::Millis;
@@ -14,7 +15,7 @@ use crate::commit::Verdict;
 use crate::plan::Plan;
 use crate::record::{InFlight, JobRecord, Stage, SweepRecord, TaskRecord};
 use crate::report::Report;
-use crate::sweep::Fate;
+use crate::sweep::{Fates, Target};
 
 /// What the state is told. Each event is decided in full before the next one is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,27 @@ pub enum Event {
     Cancel {
         ticket: Ticket,
         job: JobId,
+    },
+    Pause {
+        ticket: Ticket,
+        job: JobId,
+    },
+    /// Goes on with a paused job, or with what a failed one has left undone.
+    Resume {
+        ticket: Ticket,
+        job: JobId,
+    },
+    /// A human's answer to what became of a task's commit.
+    Resolve {
+        ticket: Ticket,
+        task: TaskKey,
+        resolution: Resolution,
+        reason: String,
+    },
+    /// The worker takes no further tasks and leaves when it has finished those it holds.
+    Drain {
+        ticket: Ticket,
+        worker: WorkerId,
     },
     /// Planning ended; all faults found are in the error.
     Planned {
@@ -43,6 +65,11 @@ pub enum Event {
     StatementDone {
         job: JobId,
         result: Result<(), Problem>,
+    },
+    /// Whether a statement sent earlier still runs cannot be established; nothing was sent after it.
+    StatementStuck {
+        job: JobId,
+        problem: Problem,
     },
     /// A worker asks for work and waits until `until`.
     Acquire {
@@ -72,11 +99,27 @@ pub enum Event {
         part: u32,
         verdict: Verdict,
     },
+    /// A decided commit takes long.
+    CommitDelayed {
+        attempt: AttemptKey,
+        problem: Problem,
+        /// The server asks for less load.
+        in_distress: bool,
+    },
     /// What was found out about the labels of a dead epoch.
     Swept {
         attempt: AttemptKey,
-        fates: Vec<Fate>,
+        fates: Fates,
     },
+}
+
+/// What a human found out about the part in question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// Its rows are in the target.
+    Committed,
+    /// None of the task's rows is in the target.
+    Redo,
 }
 
 /// Names the place where an answer is waited for.
@@ -110,7 +153,7 @@ pub enum Action {
         job: JobId,
         script: Arc<str>,
     },
-    /// Ends in [`Event::StatementDone`], after an [`Event::StatementReady`].
+    /// Ends in [`Event::StatementDone`], after an [`Event::StatementReady`]; or in [`Event::StatementStuck`].
     RunStatement {
         job: JobId,
         stage: Stage,
@@ -122,7 +165,8 @@ pub enum Action {
     StopStatement {
         job: JobId,
     },
-    /// Make sure that a statement sent before a restart runs no more; ends in [`Event::StatementDone`].
+    /// Make sure that a statement sent before a restart runs no more; ends in [`Event::StatementDone`] or
+    /// [`Event::StatementStuck`].
     KillStatement {
         job: JobId,
         plan: Arc<Plan>,
@@ -131,13 +175,15 @@ pub enum Action {
     /// Ends in [`Event::Committed`].
     Commit {
         attempt: AttemptKey,
+        /// Index among the prepared parts.
         part: u32,
+        label: Label,
         plan: Arc<Plan>,
     },
     /// Ends in [`Event::Swept`].
     Sweep {
         attempt: AttemptKey,
-        parts: u32,
+        target: Target,
         plan: Arc<Plan>,
     },
 }
@@ -152,8 +198,11 @@ pub enum Answer {
         grants: Vec<Grant>,
         drain: bool,
     },
-    /// One per line of the heartbeat, in its order.
-    Orders(Vec<TaskOrder>),
+    /// One order per line of the heartbeat, in its order.
+    Orders {
+        orders: Vec<TaskOrder>,
+        drain: bool,
+    },
     /// Whether the report was taken; false: the epoch is stale.
     Reported(bool),
     /// The statement's place is saved: it may be sent. False: the job is ending.
@@ -188,6 +237,10 @@ pub enum Change {
     /// The dead epoch's labels are all closed.
     Swept(AttemptKey),
     Report(JobId, Arc<Report>),
+    /// The job goes on: its report does not hold any more.
+    NoReport(JobId),
+    /// The first bad rows of a task that is decided.
+    BadRows(TaskKey, Arc<[BadRow]>),
 }
 
 /// What was stored, read back at start.
@@ -205,6 +258,7 @@ pub struct StoredJob {
     /// Tasks that were ever granted.
     pub tasks: BTreeMap<u32, TaskRecord>,
     pub report: Option<Arc<Report>>,
+    pub bad_rows: BTreeMap<u32, Arc<[BadRow]>>,
 }
 
 /// The rules that do not depend on a job.

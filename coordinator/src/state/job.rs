@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starlift_common::ids::{JobId, TaskId, TaskKey, WorkerId};
-use starlift_common::job::JobState;
-use starlift_common::problem::Problem;
+use starlift_common::job::{CommitMode, JobState, LoadMode};
+use starlift_common::label::Label;
+use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::Backoff;
-use starlift_common::task::AttemptKey;
+use starlift_common::task::{AttemptKey, BAD_ROW_BYTES_MAX, BAD_ROWS_MAX, BadRow, Prepared};
 use starlift_common::wire::Grant;
 
 use super::{Action, StoredJob};
@@ -17,7 +18,7 @@ use crate::clock::{UnixMillis, whole_millis};
 use crate::commit::Facts;
 use crate::plan::Plan;
 use crate::queue::Queue;
-use crate::record::{Ending, InFlight, JobRecord, Phase, PhaseRecord, Stage, Standing, TaskRecord};
+use crate::record::{Ending, InFlight, JobRecord, Pause, Phase, PhaseRecord, Stage, Standing, TaskRecord};
 use crate::report::Report;
 
 /// Between failed attempts of a task.
@@ -42,6 +43,10 @@ pub struct Job {
     /// How often in a row the server asked for less load, by task.
     distress: BTreeMap<TaskId, u32>,
     report: Option<Arc<Report>>,
+    /// The first bad rows of tasks that are decided.
+    bad_rows: BTreeMap<TaskId, Arc<[BadRow]>>,
+    /// An ended job's statement could not be stopped; the job ends all the same.
+    statement_given_up: bool,
 }
 
 /// Tasks by standing.
@@ -52,11 +57,12 @@ pub struct Counts {
     pub committing: u32,
     pub done: u32,
     pub failed: u32,
+    pub undecided: u32,
 }
 
 impl Counts {
     pub fn total(&self) -> u32 {
-        self.waiting + self.running + self.committing + self.done + self.failed
+        self.waiting + self.running + self.committing + self.done + self.failed + self.undecided
     }
 
     /// Adds those of another job.
@@ -66,6 +72,7 @@ impl Counts {
         self.committing += other.committing;
         self.done += other.done;
         self.failed += other.failed;
+        self.undecided += other.undecided;
     }
 
     fn of(&mut self, standing: &Standing) -> &mut u32 {
@@ -74,7 +81,8 @@ impl Counts {
             Standing::Running => &mut self.running,
             Standing::Committing { .. } => &mut self.committing,
             Standing::Done { .. } => &mut self.done,
-            Standing::Failed { .. } => &mut self.failed,
+            Standing::Failed => &mut self.failed,
+            Standing::Undecided { .. } => &mut self.undecided,
         }
     }
 }
@@ -94,6 +102,10 @@ pub struct Totals {
     pub transactions: u64,
     /// Requests repeated inside the attempts that succeeded.
     pub requests_repeated: u64,
+    /// Rows that finished tasks have left out as bad.
+    pub dirty_records: u64,
+    /// The same of all tasks whose commit is decided: what the error limit counts.
+    pub dirty_decided: u64,
 }
 
 impl Totals {
@@ -112,6 +124,14 @@ impl Totals {
         if let Standing::Done { prepared } = standing {
             totals.bytes_read = prepared.bytes_read;
             totals.requests_repeated = prepared.retries;
+            totals.dirty_records = prepared.dirty_records;
+            totals.rows_read += prepared.dirty_records;
+        }
+        if let Standing::Committing { prepared, .. }
+        | Standing::Undecided { prepared, .. }
+        | Standing::Done { prepared } = standing
+        {
+            totals.dirty_decided = prepared.dirty_records;
         }
         totals
     }
@@ -134,6 +154,8 @@ impl Totals {
         self.loads = change(self.loads, other.loads);
         self.transactions = change(self.transactions, other.transactions);
         self.requests_repeated = change(self.requests_repeated, other.requests_repeated);
+        self.dirty_records = change(self.dirty_records, other.dirty_records);
+        self.dirty_decided = change(self.dirty_decided, other.dirty_decided);
     }
 }
 
@@ -151,12 +173,15 @@ impl Job {
             statement_runs: false,
             distress: BTreeMap::new(),
             report: None,
+            bad_rows: BTreeMap::new(),
+            statement_given_up: false,
         }
     }
 
     pub(super) fn restore(id: JobId, stored: StoredJob) -> Self {
         let mut job = Self::new(id, stored.record, stored.script);
         job.report = stored.report;
+        job.bad_rows = stored.bad_rows.into_iter().map(|(task, rows)| (TaskId(task), rows)).collect();
         let Some(plan) = stored.plan else { return job };
         job.plan = Some(plan.clone());
         job.queue = Queue::new(plan.concurrent);
@@ -190,6 +215,11 @@ impl Job {
 
     pub fn state(&self) -> JobState {
         self.record.state
+    }
+
+    /// As people see it: a job that stands still is paused, whatever it was doing.
+    pub fn shown_state(&self) -> JobState {
+        if self.record.pause.is_some() && !self.state().is_final() { JobState::Paused } else { self.state() }
     }
 
     pub fn ending(&self) -> Option<&Ending> {
@@ -247,6 +277,185 @@ impl Job {
 
     pub fn running_tasks(&self) -> impl Iterator<Item = (TaskKey, &TaskRecord)> {
         self.numbered().filter(|(_, record)| record.standing == Standing::Running)
+    }
+
+    /// Tasks that wait for `resolve`.
+    pub fn undecided_tasks(&self) -> impl Iterator<Item = TaskId> {
+        let undecided = |record: &TaskRecord| matches!(record.standing, Standing::Undecided { .. });
+        self.numbered().filter(move |(_, record)| undecided(record)).map(|(task, _)| task.task)
+    }
+
+    pub fn bad_rows(&self) -> &BTreeMap<TaskId, Arc<[BadRow]>> {
+        &self.bad_rows
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.load.mode == LoadMode::Plain)
+    }
+
+    /// Whether a decided commit is in effect: at once, or from the state `COMMITTING` on.
+    pub(super) fn commits_now(&self) -> bool {
+        let at_once = self.plan.as_ref().is_some_and(|plan| plan.commit == CommitMode::Task);
+        at_once
+            || !matches!(
+                self.state(),
+                JobState::Pending | JobState::Planning | JobState::PreSql | JobState::Running
+            )
+    }
+
+    /// The label of one prepared part.
+    pub(super) fn label_of(&self, attempt: AttemptKey, part: u32) -> Option<Label> {
+        let prefix = &self.plan.as_ref()?.load.label_prefix;
+        let (Standing::Committing { prepared, .. } | Standing::Undecided { prepared, .. }) =
+            &self.task(attempt.task.task).standing
+        else {
+            return None;
+        };
+        let number = Label::part_number(prefix, attempt, &prepared.parts.get(part as usize)?.label)?;
+        Some(Label::part(prefix, attempt, number))
+    }
+
+    /// Tasks that are decided and not done, with what they have prepared.
+    pub(super) fn decided(&self) -> impl Iterator<Item = (AttemptKey, &Prepared)> {
+        self.numbered().filter_map(|(task, record)| match &record.standing {
+            Standing::Committing { prepared, .. } => {
+                Some((AttemptKey { task, epoch: record.epoch }, prepared))
+            }
+            _ => None,
+        })
+    }
+
+    /// Remembers when the first task was prepared; true when this is it.
+    pub(super) fn note_first_prepared(&mut self, now: UnixMillis) -> bool {
+        let is_first = self.record.first_prepared.is_none();
+        self.record.first_prepared.get_or_insert(now);
+        is_first
+    }
+
+    /// What fails a job whose prepared transactions would expire before they are committed together.
+    pub(super) fn prepared_too_old(&self, now: UnixMillis) -> Option<Problem> {
+        let plan = self.plan.as_ref().filter(|_| !self.commits_now() && self.record.ending.is_none())?;
+        let lifetime = Duration::from_secs(plan.prepared_lifetime_s.into());
+        let age = now.since(self.record.first_prepared?);
+        if age < lifetime / 10 * 8 {
+            return None;
+        }
+        let message = format!(
+            "the first task was prepared {} s ago, StarRocks keeps it for {} s, and {} of {} tasks are not prepared yet",
+            age.as_secs(),
+            lifetime.as_secs(),
+            self.counts.waiting + self.counts.running,
+            self.counts.total()
+        );
+        Some(Problem::new(Code::PreparedTooOld, message).hint(
+            "nothing was committed; use commit \"task\", more workers, or raise prepared_transaction_default_timeout_second",
+        ))
+    }
+
+    /// Whether the job may still have so many bad rows more. A share is held against what is read so far or expected,
+    /// whichever is more, so that the first tasks are not judged by themselves; the end is exact.
+    pub(super) fn check_error_limit(&self, prepared: &Prepared) -> Result<(), Problem> {
+        let rows = self.totals.rows_read.saturating_add(prepared.rows_read);
+        let expected = self.plan.as_ref().map_or(0, |plan| plan.rows_estimate()).max(rows);
+        self.within_error_limit(self.totals.dirty_decided.saturating_add(prepared.dirty_records), expected)
+    }
+
+    fn within_error_limit(&self, dirty: u64, rows: u64) -> Result<(), Problem> {
+        let Some(limit) = self.plan.as_ref().map(|plan| plan.error_limit) else { return Ok(()) };
+        let allowed = limit.allowed(rows);
+        if dirty <= allowed {
+            return Ok(());
+        }
+        let message = format!("{dirty} dirty records, and errorLimit allows {allowed} of {rows} rows");
+        Err(Problem::new(Code::TooManyDirtyRecords, message)
+            .hint("the report shows the first bad rows; mend them, or raise errorLimit"))
+    }
+
+    /// Bad rows that a task may still find, when it starts now.
+    fn dirty_allowed(&self) -> u64 {
+        let Some(plan) = self.plan.as_ref() else { return 0 };
+        let rows = plan.rows_estimate().max(self.totals.rows_read);
+        match plan.error_limit.allowed(rows) {
+            u64::MAX => u64::MAX,
+            allowed => allowed.saturating_sub(self.totals.dirty_decided),
+        }
+    }
+
+    /// Keeps a task's bad rows as far as there is room; says whether any was kept.
+    pub(super) fn keep_bad_rows(&mut self, task: TaskId, mut rows: Vec<BadRow>) -> bool {
+        self.bad_rows.remove(&task);
+        let kept = self.bad_rows.values().flat_map(|rows| rows.iter());
+        let (mut count, mut bytes) = kept.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.size()));
+        rows.retain(|row| {
+            count += 1;
+            bytes += row.size();
+            count <= BAD_ROWS_MAX && bytes <= BAD_ROW_BYTES_MAX
+        });
+        if !rows.is_empty() {
+            self.bad_rows.insert(task, rows.into());
+        }
+        self.bad_rows.contains_key(&task)
+    }
+
+    pub(super) fn warn(&mut self, warning: String) {
+        if !self.record.warnings.contains(&warning) {
+            self.record.warnings.push(warning);
+        }
+    }
+
+    pub(super) fn pause(&mut self, reason: Option<Problem>) {
+        self.record.pause.get_or_insert(Pause { reason });
+    }
+
+    /// Takes a paused or failed job up again; returns the tasks that changed. Why not, otherwise.
+    pub(super) fn resume(&mut self, now: UnixMillis) -> Result<Vec<TaskId>, String> {
+        if self.record.pause.take().is_some() && !self.state().is_final() {
+            return Ok(Vec::new());
+        }
+        match self.state() {
+            JobState::Failed => {}
+            state if state.is_final() => return Err("it is over".into()),
+            _ if self.record.ending.is_some() => return Err("it is about to end".into()),
+            _ => return Ok(Vec::new()), // it runs
+        }
+        let undecided: Vec<String> = self.undecided_tasks().map(|task| task.to_string()).collect();
+        if !undecided.is_empty() {
+            return Err(format!("resolve these tasks first: {}", undecided.join(", ")));
+        }
+        self.record.ending = None;
+        self.report = None;
+        self.statement_given_up = false;
+        self.record.first_prepared = None;
+        let mut touched = Vec::new();
+        for index in (0u32..).take(self.tasks.len()) {
+            let task = TaskId(index);
+            let record = &self.tasks[task.index()];
+            let open = matches!(record.standing, Standing::Waiting | Standing::Failed);
+            if open && (record.failures > 0 || record.standing == Standing::Failed) {
+                self.forget_failures(task);
+                self.set_standing(task, Standing::Waiting);
+                touched.push(task);
+            }
+        }
+        let all_loaded = self.counts.done == self.counts.total();
+        let state = match self.plan.as_deref() {
+            None => JobState::Pending,
+            Some(plan) if (self.record.statements.pre_done as usize) < plan.pre_sql.len() => JobState::PreSql,
+            Some(_) if all_loaded => JobState::Committing,
+            Some(_) => JobState::Running,
+        };
+        self.record_phase(state, now);
+        if state == JobState::Running {
+            self.queue_waiting();
+        }
+        Ok(touched)
+    }
+
+    /// The retry budget is whole again.
+    pub(super) fn forget_failures(&mut self, task: TaskId) {
+        let record = &mut self.tasks[task.index()];
+        record.failures = 0;
+        record.problem = None;
     }
 
     /// The next part of every task whose commit is decided and not finished.
@@ -322,7 +531,7 @@ impl Job {
 
     /// Puts a task back to the waiting ones, unless the job is ending.
     pub(super) fn requeue(&mut self, task: TaskId, due: Option<crate::clock::Millis>) {
-        if self.grants_tasks() {
+        if self.has_work() {
             let rows = self.rows_estimate(task);
             self.queue.push(task, rows, due);
         }
@@ -340,8 +549,13 @@ impl Job {
         }
     }
 
-    /// Whether tasks of this job may start.
+    /// Whether tasks of this job may start now.
     pub fn grants_tasks(&self) -> bool {
+        self.has_work() && self.record.pause.is_none()
+    }
+
+    /// Whether tasks that wait will start, now or when the job is resumed.
+    fn has_work(&self) -> bool {
         self.record.ending.is_none() && matches!(self.state(), JobState::Running | JobState::Committing)
     }
 
@@ -370,6 +584,7 @@ impl Job {
             load: plan.load.clone(),
             rows_estimate: task.rows_estimate,
             bytes_per_second: self.speed_share(),
+            dirty_allowed: self.dirty_allowed(),
         })
     }
 
@@ -392,6 +607,17 @@ impl Job {
 
     pub(super) fn statement_sent(&mut self, at: InFlight) {
         self.record.statements.in_flight = Some(at);
+    }
+
+    /// The statement's place stays known: whoever goes on must first make sure that it is gone.
+    pub(super) fn statement_stuck(&mut self, problem: Problem) {
+        self.statement_runs = false;
+        if self.record.ending.is_some() {
+            self.statement_given_up = true;
+            self.warn(format!("a statement sent earlier may still run at the target: {problem}"));
+        } else {
+            self.pause(Some(problem));
+        }
     }
 
     pub(super) fn statement_ended(&mut self, completed: bool) {
@@ -422,13 +648,17 @@ impl Job {
                 if self.state().is_final() || self.statement_runs {
                     return None;
                 }
-                if let Some(in_flight) = self.record.statements.in_flight.clone() {
+                let in_flight = self.record.statements.in_flight.clone().filter(|_| !self.statement_given_up);
+                if let Some(in_flight) = in_flight {
                     self.statement_runs = true;
                     return Some(Action::KillStatement { job: self.id, plan: self.plan.clone()?, in_flight });
                 }
                 if self.counts.committing == 0 {
                     self.enter(state, now);
                 }
+                return None;
+            }
+            if self.record.pause.is_some() {
                 return None;
             }
             match self.state() {
@@ -456,7 +686,8 @@ impl Job {
                     self.enter(JobState::Committing, now);
                 }
                 JobState::Committing if self.counts.done == self.counts.total() => {
-                    if let Err(problem) = crate::report::balanced(&self.totals) {
+                    let exact = self.within_error_limit(self.totals.dirty_records, self.totals.rows_read);
+                    if let Err(problem) = crate::report::balanced(&self.totals).and(exact) {
                         self.record.ending = Some(Ending::Failed(problem));
                     } else {
                         self.enter(JobState::PostSql, now);
@@ -481,6 +712,10 @@ impl Job {
 
     fn enter(&mut self, state: JobState, now: UnixMillis) {
         assert!(self.state().may_become(state), "job {} cannot go from {} to {state}", self.id, self.state());
+        self.record_phase(state, now);
+    }
+
+    fn record_phase(&mut self, state: JobState, now: UnixMillis) {
         if let Some(last) = self.record.phases.last_mut() {
             last.ended.get_or_insert(now);
         }
@@ -496,12 +731,11 @@ pub(super) fn retry_delay(attempt: AttemptKey, failures: u32) -> Duration {
     RETRY.delay(failures.saturating_sub(1), jitter(attempt))
 }
 
-/// Between 0.5 and 1, different from attempt to attempt, and the same for the same one: the state stays deterministic.
+/// Between 0 and 1, different from attempt to attempt, and the same for the same one: the state stays deterministic.
 fn jitter(attempt: AttemptKey) -> f64 {
     let seed = (u64::from(attempt.task.task.0) << 32) ^ attempt.epoch.0;
     let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let unit = f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-    0.5 + unit / 2.0
+    f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 /// The last failure of a task that has no attempt left.

@@ -23,6 +23,7 @@ pub(super) enum Touched {
     Script(JobId),
     Plan(JobId),
     Report(JobId),
+    BadRows(TaskKey),
     Task(TaskKey),
     Sweep(AttemptKey),
     Job(JobId),
@@ -46,8 +47,8 @@ impl Round {
     }
 
     pub(super) fn commit(&mut self, attempt: AttemptKey, part: u32, job: &Job) {
-        if let Some(plan) = job.plan() {
-            self.act(Action::Commit { attempt, part, plan: plan.clone() });
+        if let (Some(plan), Some(label)) = (job.plan(), job.label_of(attempt, part)) {
+            self.act(Action::Commit { attempt, part, label, plan: plan.clone() });
         }
     }
 }

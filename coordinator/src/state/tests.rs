@@ -3,15 +3,23 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use starlift_common::ids::{Epoch, TaskId, TaskKey};
-use starlift_common::job::{CellKind, Delimiter, Format, LoadSpec, ReadSpec, SourceKind};
+use starlift_common::job::{
+    CellKind, CommitMode, Delimiter, ErrorLimit, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind,
+};
 use starlift_common::label::Label;
-use starlift_common::task::{KeyRange, PreparedPart, TaskPlan, TaskRange};
+use starlift_common::retry::FailureClass;
+use starlift_common::task::{
+    BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, TaskPlan, TaskRange,
+};
 use starlift_common::wire::Grant;
 
 use super::*;
 use crate::clock::UnixMillis;
-use crate::record::TaskRecord;
+use crate::commit::Verdict;
+use crate::plan::PREPARED_LIFETIME_DEFAULT_S;
+use crate::record::{Standing, SweepRecord, TaskRecord};
 use crate::store::{self, Write};
+use crate::sweep::{Fate, Fates};
 
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -63,12 +71,18 @@ pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
             label_prefix: "sl".into(),
             timeout_s: None,
             max_part_bytes: 1 << 30,
+            on_error: OnError::Exit,
+            mode: LoadMode::Transaction,
+            prepared_timeout_s: None,
         },
         tasks: (0..tasks).map(range).collect(),
         pre_sql: sql("pre"),
         post_sql: sql("post"),
         concurrent: 4,
         bytes_per_second: Some(1000),
+        commit: CommitMode::Task,
+        error_limit: ErrorLimit::default(),
+        prepared_lifetime_s: PREPARED_LIFETIME_DEFAULT_S,
         warnings: Vec::new(),
     }
 }
@@ -88,7 +102,7 @@ fn prepared(attempt: AttemptKey, parts: u32) -> Prepared {
         parts: (0..parts).map(part).collect(),
         rows_read: ROWS * u64::from(parts),
         bytes_read: 50 * u64::from(parts),
-        retries: 0,
+        ..Prepared::default()
     }
 }
 
@@ -220,10 +234,10 @@ impl Bench {
 
     fn heartbeat(&mut self, worker: &str, held: &[AttemptKey], parts: u32) -> Vec<TaskOrder> {
         let info = info(worker);
-        let progress = Progress { parts_begun: parts, ..Progress::default() };
+        let progress = Progress { begun: begun(parts), ..Progress::default() };
         let tasks = held.iter().map(|attempt| (*attempt, progress)).collect();
         match self.ask(|ticket| Event::Heartbeat { ticket, worker: info, tasks }) {
-            Answer::Orders(orders) => orders,
+            Answer::Orders { orders, .. } => orders,
             other => panic!("{other:?}"),
         }
     }
@@ -272,9 +286,21 @@ pub(crate) fn info(worker: &str) -> WorkerInfo {
     }
 }
 
-fn failed(class: FailureClass, parts_begun: u32, all_rolled_back: bool) -> Outcome {
+fn begun(parts: u32) -> LabelsBegun {
+    LabelsBegun { parts, trials: 0 }
+}
+
+fn fates(fate: Fate) -> Fates {
+    Fates { parts: vec![fate], trials: Vec::new() }
+}
+
+fn as_prepared(prepared: Prepared) -> Outcome {
+    Outcome::Prepared { prepared, bad_rows: Vec::new() }
+}
+
+fn failed(class: FailureClass, parts: u32, all_rolled_back: bool) -> Outcome {
     let problem = Problem::new(Code::LoadFailed, "the BE went away");
-    Outcome::Failed { class, problem, parts_begun, all_rolled_back }
+    Outcome::Failed { class, problem, begun: begun(parts), all_rolled_back }
 }
 
 #[test]
@@ -282,7 +308,7 @@ fn a_job_goes_from_submit_to_a_balanced_report() {
     let mut bench = Bench::running(2);
     for _ in 0..2 {
         let attempt = bench.one("w1");
-        assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 2))));
+        assert!(bench.report(attempt, as_prepared(prepared(attempt, 2))));
     }
     assert_eq!(bench.job_state(), JobState::Committing);
     bench.commit_all();
@@ -309,8 +335,7 @@ fn the_same_job_may_be_submitted_again_and_another_under_its_id_may_not() {
 fn nothing_is_committed_before_the_decision_is_saved() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
-    let event =
-        Event::Report { ticket: Ticket(99), attempt, outcome: Outcome::Prepared(prepared(attempt, 1)) };
+    let event = Event::Report { ticket: Ticket(99), attempt, outcome: as_prepared(prepared(attempt, 1)) };
     let turn = bench.state.apply(vec![event], bench.now);
     let decided = turn.changes.iter().any(|change| {
         matches!(change, Change::Task(_, TaskRecord { standing: Standing::Committing { .. }, .. }))
@@ -322,7 +347,7 @@ fn nothing_is_committed_before_the_decision_is_saved() {
 fn a_decision_is_carried_out_after_a_restart() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
-    bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+    bench.report(attempt, as_prepared(prepared(attempt, 2)));
     bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
     bench.restart();
     assert_eq!(bench.commits(), [(attempt, 1)]);
@@ -334,7 +359,7 @@ fn a_decision_is_carried_out_after_a_restart() {
 fn a_range_without_rows_is_done_without_a_transaction() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
-    bench.report(attempt, Outcome::Prepared(Prepared::default()));
+    bench.report(attempt, as_prepared(Prepared::default()));
     assert_eq!(bench.commits(), []);
     assert_eq!(bench.job_state(), JobState::Succeeded);
 }
@@ -345,7 +370,7 @@ fn a_report_that_does_not_add_up_is_swept_and_done_again() {
     let attempt = bench.one("w1");
     let mut short = prepared(attempt, 1);
     short.parts[0].rows_loaded -= 1;
-    assert!(bench.report(attempt, Outcome::Prepared(short)));
+    assert!(bench.report(attempt, as_prepared(short)));
     assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![attempt]));
     bench.wait(Duration::from_secs(30));
     assert_eq!(bench.one("w1").epoch, Epoch(2));
@@ -358,7 +383,7 @@ fn an_expired_epoch_is_stale_and_its_labels_are_swept() {
     bench.heartbeat("w1", &[attempt], 1);
     bench.wait(LEASE);
     assert_eq!(bench.sweeps(), [attempt]);
-    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert!(!bench.report(attempt, as_prepared(prepared(attempt, 1))));
     assert_eq!(bench.commits(), []);
     bench.wait(Duration::from_secs(30));
     let second = bench.one("w2");
@@ -380,12 +405,12 @@ fn a_grant_that_never_arrived_costs_no_attempt() {
 fn a_repeated_report_is_accepted_again_and_changes_nothing() {
     let mut bench = Bench::running(2);
     let attempt = bench.one("w1");
-    bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+    bench.report(attempt, as_prepared(prepared(attempt, 1)));
     let before = bench.saved.clone();
-    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert!(bench.report(attempt, as_prepared(prepared(attempt, 1))));
     bench.commit_all();
-    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
-    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 2))));
+    assert!(bench.report(attempt, as_prepared(prepared(attempt, 1))));
+    assert!(!bench.report(attempt, as_prepared(prepared(attempt, 2))));
     assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![]));
     assert_eq!(before.len(), bench.saved.len());
 }
@@ -396,12 +421,12 @@ fn a_late_report_of_an_unlisted_epoch_puts_its_labels_onto_the_list() {
     let attempt = bench.one("w1");
     bench.wait(LEASE);
     let second = bench.one("w2");
-    assert!(!bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert!(!bench.report(attempt, as_prepared(prepared(attempt, 1))));
     assert_eq!(bench.sweeps(), [attempt]);
     let unknown = AttemptKey { epoch: Epoch(9), ..second };
     let beyond = AttemptKey { task: TaskKey { task: TaskId(77), ..second.task }, ..second };
     for stranger in [unknown, beyond] {
-        assert!(!bench.report(stranger, Outcome::Prepared(prepared(stranger, 1))));
+        assert!(!bench.report(stranger, as_prepared(prepared(stranger, 1))));
     }
     assert_eq!(bench.sweeps(), [attempt]);
 }
@@ -414,7 +439,7 @@ fn a_running_task_survives_a_restart_with_a_full_term() {
     bench.restart();
     bench.wait(LEASE.checked_sub(Duration::from_millis(1)).unwrap());
     assert!(bench.heartbeat("w1", &[attempt], 1)[0].go_on);
-    assert!(bench.report(attempt, Outcome::Prepared(prepared(attempt, 1))));
+    assert!(bench.report(attempt, as_prepared(prepared(attempt, 1))));
 }
 
 #[test]
@@ -455,7 +480,7 @@ fn a_task_given_back_costs_no_attempt() {
     let mut bench = Bench::running(1);
     for _ in 0..5 {
         let attempt = bench.one("w1");
-        assert!(bench.report(attempt, Outcome::GivenBack { parts_begun: 1, all_rolled_back: true }));
+        assert!(bench.report(attempt, Outcome::GivenBack { begun: begun(1), all_rolled_back: true }));
     }
     assert_eq!(bench.job().task(TaskId(0)).failures, 0);
     assert_eq!(bench.sweeps(), []);
@@ -537,7 +562,7 @@ fn a_failed_post_statement_fails_the_job_with_all_rows_in_place() {
     plan.post_sql.push("analyze".into());
     bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
     let attempt = bench.one("w1");
-    bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+    bench.report(attempt, as_prepared(prepared(attempt, 1)));
     assert!(!bench.actions.iter().any(|action| matches!(action, Action::RunStatement { .. })));
     bench.commit_all();
     assert_eq!(bench.job_state(), JobState::PostSql);
@@ -553,7 +578,7 @@ fn a_cancelled_job_rolls_forward_what_was_decided_and_grants_nothing_more() {
     let mut bench = Bench::running(3);
     let (decided, running) = (bench.one("w1"), bench.one("w1"));
     bench.heartbeat("w1", &[decided, running], 1);
-    bench.report(decided, Outcome::Prepared(prepared(decided, 1)));
+    bench.report(decided, as_prepared(prepared(decided, 1)));
     assert_eq!(bench.ask(|ticket| Event::Cancel { ticket, job: job() }), Answer::Accepted);
     assert_eq!(bench.job_state(), JobState::Running);
     assert_eq!(bench.acquire("w2", 4), []);
@@ -608,7 +633,7 @@ fn faults_of_a_plan_are_told_together_and_nothing_is_begun() {
 fn an_aborted_commit_is_loaded_again_under_a_new_epoch() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
-    bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+    bench.report(attempt, as_prepared(prepared(attempt, 2)));
     let verdict = Verdict::Aborted { reason: "timeout by txn manager".into() };
     bench.tell(Event::Committed { attempt, part: 0, verdict });
     assert_eq!(bench.sweeps(), [attempt]);
@@ -616,7 +641,7 @@ fn an_aborted_commit_is_loaded_again_under_a_new_epoch() {
     let second = bench.one("w1");
     assert_eq!(second.epoch, Epoch(2));
     bench.actions.clear();
-    bench.report(second, Outcome::Prepared(prepared(second, 1)));
+    bench.report(second, as_prepared(prepared(second, 1)));
     bench.commit_all();
     assert_eq!(bench.job_state(), JobState::Succeeded);
 }
@@ -626,7 +651,7 @@ fn a_half_committed_or_forgotten_task_is_never_loaded_again() {
     for verdict in [Verdict::Aborted { reason: "by hand".into() }, Verdict::Unknown] {
         let mut bench = Bench::running(1);
         let attempt = bench.one("w1");
-        bench.report(attempt, Outcome::Prepared(prepared(attempt, 2)));
+        bench.report(attempt, as_prepared(prepared(attempt, 2)));
         bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
         bench.tell(Event::Committed { attempt, part: 1, verdict });
         assert_eq!(bench.job_state(), JobState::Failed);
@@ -644,7 +669,7 @@ fn a_foreign_commit_of_a_dead_label_fails_the_job() {
     let mut bench = Bench::running(2);
     let attempt = bench.one("w1");
     bench.report(attempt, failed(FailureClass::Transient, 1, false));
-    bench.tell(Event::Swept { attempt, fates: vec![Fate::Committed] });
+    bench.tell(Event::Swept { attempt, fates: fates(Fate::Committed) });
     assert_eq!(bench.job_state(), JobState::Failed);
     assert_eq!(
         bench.job().report().unwrap().error.as_ref().map(|error| error.code),
@@ -743,14 +768,14 @@ impl World {
             return; // the sweep was faster: the server refuses this worker
         }
         self.labels.insert(attempt, Txn::Prepared);
-        bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+        bench.report(attempt, as_prepared(prepared(attempt, 1)));
     }
 
     fn fail(&mut self, bench: &mut Bench, worker: &'static str, seed: u8) {
         let Some(attempt) = self.take(worker, seed) else { return };
         let outcome = match seed % 4 {
             0 => failed(FailureClass::Distress, 1, false),
-            1 => Outcome::GivenBack { parts_begun: 0, all_rolled_back: true },
+            1 => Outcome::GivenBack { begun: begun(0), all_rolled_back: true },
             2 => failed(FailureClass::Transient, 1, false),
             _ => return, // dies without a word
         };
@@ -800,7 +825,7 @@ impl World {
             *label = Txn::Aborted;
         }
         let fate = if *label == Txn::Committed { Fate::Committed } else { Fate::Closed };
-        bench.tell(Event::Swept { attempt, fates: vec![fate] });
+        bench.tell(Event::Swept { attempt, fates: fates(fate) });
     }
 
     /// The coordinator dies: half of the time after a commit was carried out and before its answer was taken.
@@ -818,7 +843,7 @@ impl World {
         let count = self.granted.len().max(1);
         let Some(attempt) = self.granted.iter().nth(usize::from(seed) % count).copied() else { return };
         if self.labels.get(&attempt) == Some(&Txn::Prepared) {
-            bench.report(attempt, Outcome::Prepared(prepared(attempt, 1)));
+            bench.report(attempt, as_prepared(prepared(attempt, 1)));
         } else if bench.state.leases().check(attempt).is_err() {
             let before = bench.job().tasks().to_vec();
             assert!(!bench.report(attempt, failed(FailureClass::Permanent, 1, false)));
@@ -844,7 +869,8 @@ impl World {
                 Standing::Running => counts.running += 1,
                 Standing::Committing { .. } => counts.committing += 1,
                 Standing::Done { .. } => counts.done += 1,
-                Standing::Failed { .. } => counts.failed += 1,
+                Standing::Failed => counts.failed += 1,
+                Standing::Undecided { .. } => counts.undecided += 1,
             }
             if matches!(record.standing, Standing::Done { .. }) {
                 assert_eq!(self.committed_epochs(task), 1, "task {number} is done and not committed");

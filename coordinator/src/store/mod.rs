@@ -9,11 +9,16 @@
 //! | `job/JOB` | [`JobRecord`](crate::record::JobRecord) | at every change of state or statement |
 //! | `task/JOB/TASK` | [`TaskRecord`](crate::record::TaskRecord) | at grant, at the decision, at the end |
 //! | `sweep/JOB/TASK/EPOCH` | [`SweepRecord`](crate::record::SweepRecord), deleted when closed | when an epoch dies |
-//! | `report/JOB` | [`Report`](crate::report::Report) | when the job ends |
+//! | `dirty/JOB/TASK` | the first [`BadRow`]s of a task | with its decision |
+//! | `report/JOB` | [`Report`](crate::report::Report), deleted when the job is resumed | when the job ends |
 //!
 //! Not stored: progress, workers, leases' ends (every live lease gets a full term after a restart), the order of the
 //! queue (rebuilt from the plan), secrets (jobs name data sources). Values are JSON; readers ignore unknown fields.
+//!
+//! A save is whole or not there, in every backend: records of one turn may depend on each other, and a reader never sees
+//! a part of it. How etcd keeps that promise although its transactions are small stands in [`etcd`].
 
+pub mod etcd;
 pub mod file;
 
 use std::collections::BTreeMap;
@@ -24,7 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
 use starlift_common::problem::{Code, Problem};
-use starlift_common::task::{AttemptKey, TaskPlan};
+use starlift_common::task::{AttemptKey, BadRow, TaskPlan};
 
 use crate::plan::Plan;
 use crate::state::{Change, Journal, StoredJob};
@@ -32,14 +37,17 @@ use crate::state::{Change, Journal, StoredJob};
 /// Of this layout. A newer one is refused, not guessed at.
 const FORMAT: u32 = 1;
 
+const FORMAT_KEY: &str = "format";
+
 const TASKS_PER_PAGE: usize = 2000;
 
-/// Keeps the journal. One writer at a time; a backend makes sure of that or says so when it cannot.
+/// Keeps the journal. One writer at a time; a backend makes sure of that or says so when it cannot. After an error of
+/// either call the store is done with, and so is whatever its caller holds in memory: a new one is opened and read.
 pub trait Store: Send + Sync + 'static {
     /// Every stored pair, in the order of keys.
     fn load(&self) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>, StoreError>> + Send;
 
-    /// Makes all writes durable, or none. When it fails the caller must not go on from what it has in memory.
+    /// Makes all writes durable, or none; no key occurs twice. After an error either may be the case.
     fn save(&self, writes: Vec<Write>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -66,6 +74,16 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("etcd did not {operation}")]
+    Etcd {
+        operation: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("another coordinator leads")]
+    Deposed,
+    #[error("{key} takes {bytes} bytes; etcd keeps at most {most} in one value")]
+    TooLarge { key: String, bytes: usize, most: usize },
     #[error("stored value {key} is unreadable")]
     Corrupt {
         key: String,
@@ -81,6 +99,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether trying again cannot help: somebody has to mend something first.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Open { .. } | Self::Failed { .. } | Self::Etcd { .. } | Self::Deposed => false,
+            Self::Locked { .. }
+            | Self::TooLarge { .. }
+            | Self::Corrupt { .. }
+            | Self::UnknownKey { .. }
+            | Self::Incomplete { .. }
+            | Self::Format { .. } => true,
+        }
+    }
+
     /// The same for people: with all causes, and what to do.
     pub fn problem(&self) -> Problem {
         let mut message = self.to_string();
@@ -94,6 +125,11 @@ impl StoreError {
             Self::Open { .. } | Self::Failed { .. } => {
                 "see whether the directory is writable and the disk has room"
             }
+            Self::Etcd { .. } => {
+                "see whether etcd is healthy and can be reached at the address given with --state"
+            }
+            Self::Deposed => "wait; the coordinator follows the one that leads",
+            Self::TooLarge { .. } => "use a --state directory for this job",
             Self::Format { .. } => "use the version of starlift that wrote it, or a new --state directory",
             Self::Corrupt { .. } | Self::UnknownKey { .. } | Self::Incomplete { .. } => {
                 "the state was damaged or written by another program; restore it or use a new --state directory"
@@ -103,9 +139,13 @@ impl StoreError {
     }
 }
 
-/// Reads the whole journal; an empty store is a new one.
+/// Reads the whole journal; an empty store is a new one, and gets its format.
 pub async fn load(store: &impl Store) -> Result<Journal, StoreError> {
-    decode(store.load().await?)
+    let pairs = store.load().await?;
+    if pairs.is_empty() {
+        store.save(vec![put(FORMAT_KEY.to_owned(), &FORMAT)]).await?;
+    }
+    decode(pairs)
 }
 
 /// Makes all changes durable, or none.
@@ -117,7 +157,7 @@ pub async fn save(store: &impl Store, changes: &[Change]) -> Result<(), StoreErr
 }
 
 pub(crate) fn encode(changes: &[Change]) -> Vec<Write> {
-    let mut writes = vec![put("format".to_owned(), &FORMAT)];
+    let mut writes = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
             Change::Script(job, script) => writes.push(put(format!("script/{job}"), script)),
@@ -128,7 +168,11 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<Write> {
             }
             Change::Sweep(attempt, record) => writes.push(put(sweep_key(*attempt), record)),
             Change::Swept(attempt) => writes.push(Write { key: sweep_key(*attempt), value: None }),
-            Change::Report(job, report) => writes.push(put(format!("report/{job}"), report)),
+            Change::Report(job, report) => writes.push(put(report_key(*job), report)),
+            Change::NoReport(job) => writes.push(Write { key: report_key(*job), value: None }),
+            Change::BadRows(task, rows) => {
+                writes.push(put(format!("dirty/{}/{:06}", task.job, task.task.0), rows));
+            }
         }
     }
     writes
@@ -147,6 +191,10 @@ fn sweep_key(attempt: AttemptKey) -> String {
     format!("sweep/{}/{:06}/{:06}", attempt.task.job, attempt.task.task.0, attempt.epoch.0)
 }
 
+fn report_key(job: JobId) -> String {
+    format!("report/{job}")
+}
+
 fn put(key: String, value: &impl Serialize) -> Write {
     let bytes = serde_json::to_vec(value).expect("records hold only what JSON can hold");
     Write { key, value: Some(bytes) }
@@ -161,6 +209,7 @@ struct Pieces {
     record: Option<crate::record::JobRecord>,
     tasks: BTreeMap<u32, crate::record::TaskRecord>,
     report: Option<Arc<crate::report::Report>>,
+    bad_rows: BTreeMap<u32, Arc<[BadRow]>>,
 }
 
 pub(crate) fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreError> {
@@ -169,7 +218,7 @@ pub(crate) fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreErro
     for (key, value) in pairs {
         let unknown = || StoreError::UnknownKey { key: key.clone() };
         let parts: Vec<&str> = key.split('/').collect();
-        if let ["format"] = parts[..] {
+        if let [FORMAT_KEY] = parts[..] {
             let found: u32 = get(&key, &value)?;
             if found > FORMAT {
                 return Err(StoreError::Format { found });
@@ -191,6 +240,9 @@ pub(crate) fn decode(pairs: Vec<(String, Vec<u8>)>) -> Result<Journal, StoreErro
                 let task = TaskKey { job, task: TaskId(task.parse().map_err(|_| unknown())?) };
                 let epoch = Epoch(epoch.parse().map_err(|_| unknown())?);
                 journal.sweeps.insert(AttemptKey { task, epoch }, get(&key, &value)?);
+            }
+            ["dirty", _, task] => {
+                pieces.bad_rows.insert(task.parse().map_err(|_| unknown())?, get(&key, &value)?);
             }
             ["report", _] => pieces.report = Some(get(&key, &value)?),
             _ => return Err(unknown()),
@@ -215,6 +267,7 @@ fn assemble(job: JobId, pieces: Pieces) -> Result<StoredJob, StoreError> {
         plan,
         tasks: pieces.tasks,
         report: pieces.report,
+        bad_rows: pieces.bad_rows,
     })
 }
 
@@ -224,38 +277,64 @@ fn get<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::UnixMillis;
+    use crate::election::Ballot;
+    use crate::leader::Election as _;
     use crate::record::{JobRecord, StatementsRecord, SweepRecord, TaskRecord};
+    use crate::testing::Etcd;
     use starlift_common::ids::WorkerId;
     use starlift_common::job::JobState;
-    use starlift_common::task::{KeyRange, TaskRange};
+    use starlift_common::task::{KeyRange, LabelsBegun, TaskRange};
 
     fn pair(key: &str, value: Option<&str>) -> Write {
         Write { key: key.into(), value: value.map(|text| text.as_bytes().to_vec()) }
     }
 
     /// What every backend must do. `open` opens the same place again after the store before was dropped.
-    async fn keeps_what_was_saved<S: Store>(open: impl Fn() -> S) {
-        let store = open();
+    async fn keeps_what_was_saved<S: Store>(open: impl AsyncFn() -> S) {
+        let store = open().await;
         assert_eq!(store.load().await.unwrap(), [], "a new store is empty");
         store.save(vec![pair("b", Some("1")), pair("a", Some("2"))]).await.unwrap();
         store.save(vec![pair("a", Some("3")), pair("b", None), pair("c", Some(""))]).await.unwrap();
         let expected = [("a".to_owned(), b"3".to_vec()), ("c".to_owned(), Vec::new())];
         assert_eq!(store.load().await.unwrap(), expected, "the last value counts, in the order of keys");
         drop(store);
-        let store = open();
+        let store = open().await;
         assert_eq!(store.load().await.unwrap(), expected, "it is there after opening again");
         store.save(vec![pair("absent", None)]).await.unwrap();
         let many: Vec<Write> = (0..5000).map(|number| pair(&format!("n/{number:06}"), Some("x"))).collect();
         store.save(many).await.unwrap();
-        assert_eq!(store.load().await.unwrap().len(), 5002, "one save may be large");
+        assert_eq!(store.load().await.unwrap().len(), 5002, "one save may have many pairs");
+        let large = vec![b'x'; 1_000_000];
+        let wide = (0..40).map(|number| Write { key: format!("w/{number:02}"), value: Some(large.clone()) });
+        store.save(wide.collect()).await.unwrap();
+        let pairs = store.load().await.unwrap();
+        assert_eq!(pairs.len(), 5042, "one save may have many bytes");
+        assert!(pairs.is_sorted() && pairs[5041] == ("w/39".to_owned(), large));
     }
 
     #[tokio::test]
     async fn the_file_store_keeps_what_was_saved() {
         let directory = tempfile::tempdir().unwrap();
-        keeps_what_was_saved(|| file::FileStore::open(&directory.path().join("state")).unwrap()).await;
+        keeps_what_was_saved(async || file::FileStore::open(&directory.path().join("state")).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn the_etcd_store_keeps_what_was_saved() {
+        let etcd = Etcd::start().await;
+        let ballot =
+            Ballot::new(etcd.location("starlift/suite"), "http://a:1".into(), Duration::from_secs(60));
+        let ballot = tokio::sync::Mutex::new(ballot);
+        // Every new term ends the one before.
+        keeps_what_was_saved(async || ballot.lock().await.campaign(|_| {}).await.unwrap().store).await;
+        let neighbours = Ballot::new(etcd.location("starlift"), "http://b:1".into(), Duration::from_secs(60))
+            .campaign(|_| {})
+            .await
+            .unwrap();
+        assert_eq!(neighbours.store.load().await.unwrap(), [], "another prefix is another journal");
     }
 
     #[tokio::test]
@@ -281,9 +360,16 @@ pub(crate) mod tests {
             phases: Vec::new(),
             statements: StatementsRecord::default(),
             warnings: vec!["w".into()],
+            pause: None,
+            first_prepared: None,
         };
-        let sweep =
-            SweepRecord { worker: WorkerId("w1".into()), parts: 2, stopped: false, closed_at: UnixMillis(9) };
+        let sweep = SweepRecord {
+            worker: WorkerId("w1".into()),
+            begun: LabelsBegun { parts: 2, trials: 1 },
+            first_part: 0,
+            stopped: false,
+            closed_at: UnixMillis(9),
+        };
         vec![
             Change::Script(job, "{\"type\": \"job\"}".into()),
             Change::Plan(job, plan.clone()),

@@ -1,0 +1,269 @@
+//! Of several coordinators one leads: it alone holds the state and acts. The others know who leads and say so. This file
+//! is the life of a coordinator between its terms: campaign, read the journal, lead, and when the term is over forget
+//! everything and begin again. Who wins an election is decided elsewhere (`election.rs`).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use starlift_common::datasource::Datasources;
+use starlift_common::retry::Backoff;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::driver::{Clock, Driver, Handle};
+use crate::perform::Performer;
+use crate::state::{Rules, State};
+use crate::store::{self, Store, StoreError};
+
+/// Between attempts to lead, or to lead again after a failed save.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
+
+/// What this coordinator is at the moment.
+#[derive(Clone, Default)]
+pub(crate) enum Role {
+    /// Nobody is known to lead.
+    #[default]
+    Waiting,
+    /// Another one leads, under this URL.
+    Following(Arc<str>),
+    Leading(Handle),
+}
+
+/// The servers' view of the role. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    role: watch::Receiver<Role>,
+}
+
+/// This coordinator cannot answer; nothing was decided. Holds the leader's URL where it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, thiserror::Error)]
+#[error("{}", match .leader {
+    Some(leader) => format!("another coordinator leads: {leader}"),
+    None => "no coordinator leads at the moment".to_owned(),
+})]
+pub(crate) struct NotLeading {
+    pub(crate) leader: Option<Arc<str>>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> (watch::Sender<Role>, Self) {
+        let (sender, role) = watch::channel(Role::Waiting);
+        (sender, Self { role })
+    }
+
+    /// The way to the loop, where there is one.
+    pub(crate) fn handle(&self) -> Result<Handle, NotLeading> {
+        match &*self.role.borrow() {
+            Role::Leading(handle) => Ok(handle.clone()),
+            Role::Following(leader) => Err(NotLeading { leader: Some(leader.clone()) }),
+            Role::Waiting => Err(NotLeading { leader: None }),
+        }
+    }
+
+    /// Why the loop stopped in the middle of a request: whoever leads now is asked instead.
+    pub(crate) fn not_leading(&self) -> NotLeading {
+        self.handle().err().unwrap_or_default()
+    }
+
+    /// Whether there is anybody to answer, here or elsewhere.
+    pub(crate) fn knows_a_leader(&self) -> bool {
+        !matches!(*self.role.borrow(), Role::Waiting)
+    }
+
+    /// As [`Desk::knows_a_leader`], after the next change of role.
+    pub(crate) async fn changed(&mut self) -> bool {
+        match self.role.changed().await {
+            Ok(()) => !matches!(*self.role.borrow_and_update(), Role::Waiting),
+            // The coordinator is ending: nothing changes any more.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// How coordinators that share a journal agree on one leader.
+pub(crate) trait Election: Send {
+    type Store: Store;
+
+    /// Waits until this coordinator leads; meanwhile tells `seen` who does. May be dropped at any moment.
+    fn campaign(
+        &mut self,
+        seen: impl Fn(Role) + Send,
+    ) -> impl Future<Output = Result<Term<Self::Store>, StoreError>> + Send;
+
+    /// Lets others lead at once, as far as they can be told. Harmless without a term.
+    fn resign(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The time during which nobody else writes the journal.
+pub(crate) struct Term<S> {
+    pub(crate) store: S,
+    /// When it ends unless it is prolonged. `None`: not by time.
+    pub(crate) ends: watch::Receiver<Option<Instant>>,
+}
+
+/// Waits for the end of a term by this process' own clock, which also runs while the process is stopped.
+pub(crate) async fn lost(mut ends: watch::Receiver<Option<Instant>>) {
+    loop {
+        let Some(end) = *ends.borrow_and_update() else { return std::future::pending().await };
+        let mut alarm = std::pin::pin!(sleep_until(end));
+        // Looks at the clock itself: after a long sleep of the process the alarm may be late.
+        let over =
+            poll_fn(
+                |context| {
+                    if Instant::now() >= end { Poll::Ready(()) } else { alarm.as_mut().poll(context) }
+                },
+            );
+        tokio::select! {
+            biased;
+            // Without a sender nobody prolongs it any more.
+            Ok(()) = ends.changed() => {}
+            () = over => return,
+        }
+    }
+}
+
+/// What a term needs besides its store.
+pub(crate) struct Office {
+    pub(crate) rules: Rules,
+    pub(crate) datasources: Arc<Datasources>,
+    pub(crate) clock: Clock,
+    pub(crate) role: watch::Sender<Role>,
+}
+
+enum End {
+    Stopped,
+    Lost,
+}
+
+impl Office {
+    /// Campaigns and leads until `stop`. Ends early only with an error that no retry mends.
+    pub(crate) async fn serve<E: Election>(
+        &self,
+        mut election: E,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let (mut failures, mut has_led) = (0, false);
+        let result = loop {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => Ok(End::Stopped),
+                term = election.campaign(|role| self.show(role)) => match term {
+                    Ok(term) => self.lead(term, &mut failures, &mut has_led, stop).await,
+                    Err(error) => Err(error),
+                },
+            };
+            self.show(Role::Waiting);
+            match ended {
+                Ok(End::Stopped) => break Ok(()),
+                Ok(End::Lost) => warn!("leadership is lost; following from now on"),
+                // What was never there is a mistake of whoever named it.
+                Err(error) if error.is_final() || !has_led && matches!(error, StoreError::Open { .. }) => {
+                    break Err(error);
+                }
+                Err(error) => {
+                    warn!(error = %error.problem(), failures, "the journal is not at hand; beginning again from what it holds");
+                    let pause = BACKOFF.delay(failures, 0.5 + fastrand::f64() / 2.0);
+                    failures = failures.saturating_add(1);
+                    stop.run_until_cancelled(sleep(pause)).await;
+                }
+            }
+        };
+        election.resign().await;
+        result
+    }
+
+    /// One term, from the journal's last word to its end. Nothing it has started runs on when it returns.
+    async fn lead<S: Store>(
+        &self,
+        term: Term<S>,
+        failures: &mut u32,
+        has_led: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<End, StoreError> {
+        let Term { store, ends } = term;
+        let took_over = async {
+            let journal = store::load(&store).await?;
+            let (state, turn) = State::restore(self.rules, journal, self.clock.now());
+            store::save(&store, &turn.changes).await?;
+            Ok((state, turn.actions))
+        };
+        let (state, actions) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(End::Stopped),
+            () = lost(ends.clone()) => return Ok(End::Lost),
+            restored = took_over => restored?,
+        };
+        (*failures, *has_led) = (0, true);
+        let (driver, handle) = Driver::new(state, store, self.clock);
+        let mut performer = Performer::new(handle.clone(), Arc::clone(&self.datasources));
+        info!("leading");
+        self.show(Role::Leading(handle));
+        let ended = tokio::select! {
+            biased;
+            // The loop and all who wait for it are dropped where they are.
+            () = lost(ends) => Ok(End::Lost),
+            ended = driver.run(actions, &mut performer, stop) => ended.map(|()| End::Stopped),
+        };
+        self.show(Role::Waiting);
+        performer.stop().await;
+        ended
+    }
+
+    fn show(&self, role: Role) {
+        self.role.send_if_modified(|present| {
+            let is_same = match (&*present, &role) {
+                (Role::Waiting, Role::Waiting) => true,
+                (Role::Following(present), Role::Following(next)) => present == next,
+                _ => false,
+            };
+            if !is_same {
+                if let Role::Following(leader) = &role {
+                    info!(%leader, "following");
+                }
+                *present = role;
+            }
+            !is_same
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_ends_by_its_own_clock_unless_it_is_prolonged() {
+        let start = Instant::now();
+        let at = |seconds| Some(start + Duration::from_secs(seconds));
+        let (sender, ends) = watch::channel(at(4));
+        let over = tokio::spawn(lost(ends));
+        sleep(Duration::from_secs(3)).await;
+        sender.send_replace(at(7));
+        sleep(Duration::from_secs(3)).await;
+        assert!(!over.is_finished());
+        over.await.unwrap();
+        assert_eq!(start.elapsed(), Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_that_nobody_prolongs_any_more_ends_in_time() {
+        let start = Instant::now();
+        let (sender, ends) = watch::channel(Some(start + Duration::from_secs(4)));
+        drop(sender);
+        lost(ends).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_desk_tells_who_leads() {
+        let (role, desk) = Desk::new();
+        assert_eq!(desk.not_leading().to_string(), "no coordinator leads at the moment");
+        role.send_replace(Role::Following("http://b:1".into()));
+        assert_eq!(desk.handle().err(), Some(NotLeading { leader: Some("http://b:1".into()) }));
+        assert!(desk.not_leading().to_string().contains("http://b:1"));
+    }
+}
