@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use starlift_common::telemetry::LogFormat;
+use starlift_coordinator::StateLocation;
 
 /// Moves very large tables into StarRocks across many machines, every row exactly once.
 #[derive(Debug, Parser)]
@@ -153,12 +154,20 @@ pub(crate) struct CoordinatorArgs {
     /// Listen beyond the loopback although neither encryption nor access control protects the ports
     #[arg(long, env = "STARLIFT_INSECURE")]
     pub insecure: bool,
-    /// URL under which others reach the gRPC address [default: from --grpc]
+    /// URL under which workers, commands and other coordinators reach the gRPC address [default: from --grpc]
     #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Where decisions are kept: file:DIR
-    #[arg(long, value_name = "file:DIR", env = "STARLIFT_STATE", default_value = "file:.starlift", value_parser = state)]
-    pub state: PathBuf,
+    /// Where decisions are kept: file:DIR, or etcd://HOST:PORT[,HOST:PORT]/PREFIX shared by several coordinators
+    #[arg(
+        long,
+        value_name = "file:DIR|etcd://...",
+        env = "STARLIFT_STATE",
+        default_value = "file:.starlift"
+    )]
+    pub state: StateLocation,
+    /// How long a leading coordinator may be silent before another takes over; whole seconds, only with etcd
+    #[arg(long, env = "STARLIFT_LEADER_TTL", default_value = "5s", value_parser = duration)]
+    pub leader_ttl: Duration,
     #[command(flatten)]
     pub datasources: DatasourcesFile,
     /// How long a worker may be silent before its tasks are granted to others, e.g. 15s

@@ -1,4 +1,4 @@
-//! Speaks to the coordinators: the first that answers is used, and a lost one is looked for again.
+//! Speaks to the coordinators: to the one that leads, wherever in the list it is, and again after it was lost.
 
 use std::time::Duration;
 
@@ -8,52 +8,53 @@ use starlift_proto as pb;
 use starlift_proto::admin_service_client::AdminServiceClient;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code as GrpcCode, Status, Streaming};
+use tonic::{Code as GrpcCode, Response, Status, Streaming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silent coordinator is noticed after twice this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How long a call waits for a leader while there are coordinators of which none leads.
+const NO_LEADER_FOR: Duration = Duration::from_secs(20);
 /// How long a watched job may be out of sight: a coordinator may be restarting.
 const LOST_FOR: Duration = Duration::from_secs(60);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Reports of jobs with many tasks and warnings.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const TASKS_PER_PAGE: u32 = 5000;
+/// Names the leader's URL in an answer of `UNAVAILABLE`; empty when it is not known.
+const LEADER: &str = "starlift-leader";
+
+type Admin = AdminServiceClient<Channel>;
 
 /// One connection, made anew when it is lost.
 pub(crate) struct Client {
     urls: Vec<String>,
-    admin: AdminServiceClient<Channel>,
+    /// The URL it is connected to, which a coordinator may have named that no flag names.
+    url: String,
+    admin: Admin,
 }
 
 impl Client {
     pub(crate) async fn connect(urls: &[String]) -> Result<Self, Problem> {
-        let mut last = Problem::new(Code::NoCoordinator, "no coordinator address is given");
-        for url in urls {
-            match connect_to(url).await {
-                Ok(channel) => {
-                    let admin = AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-                    return Ok(Self { urls: urls.to_vec(), admin });
-                }
-                Err(problem) => last = problem,
-            }
-        }
-        Err(last)
+        let (url, admin) = first_reachable(urls, "").await?;
+        Ok(Self { urls: urls.to_vec(), url, admin })
     }
 
     pub(crate) async fn submit(&mut self, request: pb::SubmitRequest) -> Result<pb::JobStatus, Problem> {
-        let reply = self.admin.submit(request).await.map_err(|status| explain(&status))?.into_inner();
+        let reply = self.call(request, async |mut admin, request| admin.submit(request).await).await?;
         reply.job.ok_or_else(|| {
             Problem::new(Code::Internal, "the coordinator accepted the job without saying how it is")
         })
     }
 
     pub(crate) async fn jobs(&mut self) -> Result<Vec<pb::JobSummary>, Problem> {
-        let reply = self.admin.list_jobs(pb::ListJobsRequest {}).await.map_err(|status| explain(&status))?;
-        Ok(reply.into_inner().jobs)
+        let request = pb::ListJobsRequest {};
+        Ok(self.call(request, async |mut admin, request| admin.list_jobs(request).await).await?.jobs)
     }
 
     pub(crate) async fn job(&mut self, job_id: &str) -> Result<pb::JobStatus, Problem> {
         let request = pb::GetJobRequest { job_id: job_id.into() };
-        Ok(self.admin.get_job(request).await.map_err(|status| explain(&status))?.into_inner())
+        self.call(request, async |mut admin, request| admin.get_job(request).await).await
     }
 
     /// All tasks, page by page.
@@ -62,7 +63,7 @@ impl Client {
         loop {
             let offset = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
             let request = pb::ListTasksRequest { job_id: job_id.into(), offset, limit: TASKS_PER_PAGE };
-            let page = self.admin.list_tasks(request).await.map_err(|status| explain(&status))?.into_inner();
+            let page = self.call(request, async |mut admin, request| admin.list_tasks(request).await).await?;
             let is_last = page.tasks.is_empty();
             tasks.extend(page.tasks);
             if is_last || tasks.len() >= page.total as usize {
@@ -73,18 +74,39 @@ impl Client {
 
     pub(crate) async fn report(&mut self, job_id: &str) -> Result<pb::FinalReport, Problem> {
         let request = pb::GetReportRequest { job_id: job_id.into() };
-        Ok(self.admin.get_report(request).await.map_err(|status| explain(&status))?.into_inner())
+        self.call(request, async |mut admin, request| admin.get_report(request).await).await
     }
 
     pub(crate) async fn workers(&mut self) -> Result<Vec<pb::WorkerStatus>, Problem> {
-        let reply =
-            self.admin.list_workers(pb::ListWorkersRequest {}).await.map_err(|status| explain(&status))?;
-        Ok(reply.into_inner().workers)
+        let request = pb::ListWorkersRequest {};
+        Ok(self.call(request, async |mut admin, request| admin.list_workers(request).await).await?.workers)
     }
 
     pub(crate) async fn cancel(&mut self, job_id: &str) -> Result<pb::JobStatus, Problem> {
         let request = pb::CancelJobRequest { job_id: job_id.into() };
-        Ok(self.admin.cancel_job(request).await.map_err(|status| explain(&status))?.into_inner())
+        self.call(request, async |mut admin, request| admin.cancel_job(request).await).await
+    }
+
+    pub(crate) async fn pause(&mut self, job_id: &str) -> Result<pb::JobStatus, Problem> {
+        let request = pb::PauseJobRequest { job_id: job_id.into() };
+        self.call(request, async |mut admin, request| admin.pause_job(request).await).await
+    }
+
+    pub(crate) async fn resume(&mut self, job_id: &str) -> Result<pb::JobStatus, Problem> {
+        let request = pb::ResumeJobRequest { job_id: job_id.into() };
+        self.call(request, async |mut admin, request| admin.resume_job(request).await).await
+    }
+
+    pub(crate) async fn resolve(
+        &mut self,
+        request: pb::ResolveTaskRequest,
+    ) -> Result<pb::JobStatus, Problem> {
+        self.call(request, async |mut admin, request| admin.resolve_task(request).await).await
+    }
+
+    pub(crate) async fn drain(&mut self, worker_id: &str) -> Result<pb::WorkerStatus, Problem> {
+        let request = pb::DrainWorkerRequest { worker_id: worker_id.into() };
+        self.call(request, async |mut admin, request| admin.drain_worker(request).await).await
     }
 
     /// Follows a job to its final state and answers its report; `show` sees every status on the way. Goes on over a
@@ -103,31 +125,96 @@ impl Client {
                         Ok(Some(status)) => {
                             seen = Instant::now();
                             show(&status);
+                            if is_final(&status.state) {
+                                return self.report(job_id).await;
+                            }
                         }
-                        Ok(None) => break None,
-                        Err(status) => break Some(explain(&status)),
+                        Ok(None) => break Problem::new(Code::NoCoordinator, "the coordinator has left"),
+                        Err(status) => break explain(&status),
                     }
                 },
-                Err(problem) => Some(problem),
+                Err(problem) => problem,
             };
-            match lost {
-                None => return self.report(job_id).await,
-                Some(problem) if problem.code != Code::NoCoordinator || seen.elapsed() > LOST_FOR => {
-                    return Err(problem);
-                }
-                Some(_) => sleep(RECONNECT_PAUSE).await,
+            if lost.code != Code::NoCoordinator || seen.elapsed() > LOST_FOR {
+                return Err(lost);
             }
-            if let Ok(again) = Self::connect(&self.urls).await {
-                *self = again;
-            }
+            sleep(RECONNECT_PAUSE).await;
         }
     }
 
     async fn watch(&mut self, job_id: &str, interval: Duration) -> Result<Streaming<pb::JobStatus>, Problem> {
         let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         let request = pb::WatchJobRequest { job_id: job_id.into(), interval_ms };
-        Ok(self.admin.watch_job(request).await.map_err(|status| explain(&status))?.into_inner())
+        self.call(request, async |mut admin, request| admin.watch_job(request).await).await
     }
+
+    /// Calls the leader: goes on to the one that is named, or to the next address that answers. Every call may be
+    /// repeated: a submission carries its job's id, and what is asked of a job is asked of its state.
+    async fn call<Q: Clone, A>(
+        &mut self,
+        request: Q,
+        call: impl AsyncFn(Admin, Q) -> Result<Response<A>, Status>,
+    ) -> Result<A, Problem> {
+        let began = Instant::now();
+        let mut tried = 0;
+        loop {
+            let status = match call(self.admin.clone(), request.clone()).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            let problem = explain(&status);
+            if problem.code != Code::NoCoordinator {
+                return Err(problem);
+            }
+            tried += 1;
+            let leader = leader_named_by(&status);
+            let is_follower = leader.is_some();
+            match leader.filter(|leader| !leader.is_empty() && *leader != self.url) {
+                // A leader that has just died may still be named.
+                Some(leader) => {
+                    if let Ok(channel) = connect_to(&leader).await {
+                        (self.url, self.admin) = (leader, admin(channel));
+                    } else {
+                        (self.url, self.admin) = first_reachable(&self.urls, &self.url).await?;
+                    }
+                }
+                None => (self.url, self.admin) = first_reachable(&self.urls, &self.url).await?,
+            }
+            // Without a follower's word nobody says that there will be a leader.
+            if began.elapsed() > NO_LEADER_FOR || (!is_follower && tried > self.urls.len()) {
+                return Err(problem);
+            }
+            if tried > 1 {
+                sleep(RECONNECT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Connects to the first address after `last` that can be reached, or to `last` itself in the end.
+async fn first_reachable(urls: &[String], last: &str) -> Result<(String, Admin), Problem> {
+    let mut failure = Problem::new(Code::NoCoordinator, "no coordinator address is given");
+    let start = urls.iter().position(|url| url == last).map_or(0, |position| position + 1);
+    for url in urls.iter().cycle().skip(start).take(urls.len()) {
+        match connect_to(url).await {
+            Ok(channel) => return Ok((url.clone(), admin(channel))),
+            Err(problem) => failure = problem,
+        }
+    }
+    Err(failure)
+}
+
+fn admin(channel: Channel) -> Admin {
+    AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// `Some` when the call met a coordinator that does not lead; empty when it knows no leader either.
+fn leader_named_by(status: &Status) -> Option<String> {
+    status.metadata().get(LEADER)?.to_str().ok().map(str::to_owned)
+}
+
+fn is_final(state: &str) -> bool {
+    matches!(state, "SUCCEEDED" | "FAILED" | "CANCELLED")
 }
 
 async fn connect_to(url: &str) -> Result<Channel, Problem> {
@@ -136,7 +223,12 @@ async fn connect_to(url: &str) -> Result<Channel, Problem> {
         Problem::new(Code::InvalidSettings, format!("`{url}` is not an address: {error}"))
             .hint("write --coordinator http://host:9470")
     })?;
-    endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await.map_err(|error| {
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    endpoint.connect().await.map_err(|error| {
         Problem::new(Code::NoCoordinator, format!("cannot reach the coordinator: {}", innermost(&error)))
             .at(url)
             .hint("start one with `starlift coordinator`, or name it with --coordinator URL; `starlift run` needs none")

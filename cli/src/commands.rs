@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Mend, Problem};
-use starlift_coordinator as coordinator;
+use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_proto as pb;
 use starlift_worker as worker;
 use tokio::net::TcpListener;
@@ -100,7 +100,14 @@ async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
     let datasources = files::read_datasources(&args.datasources.path)?;
     let grpc = listen(&args.grpc, args.insecure).await?;
     let http = listen(&args.http, args.insecure).await?;
-    let mut config = coordinator::Config::new(coordinator::StateLocation::File(args.state), datasources);
+    let is_everywhere = grpc.local_addr().is_ok_and(|bound| bound.ip().is_unspecified());
+    if is_everywhere && args.advertise.is_none() && matches!(args.state, StateLocation::Etcd(_)) {
+        let message = "others cannot be told how to reach this coordinator: it listens on every address";
+        let problem = Problem::new(Code::InvalidSettings, message).at(args.grpc);
+        return Err(one(problem.hint("name one with --advertise http://HOST:PORT")));
+    }
+    let mut config = coordinator::Config::new(args.state, datasources);
+    config.leader_ttl = args.leader_ttl;
     config.lease = args.lease;
     config.attempts = args.attempts;
     config.advertise = args.advertise;

@@ -117,8 +117,7 @@ impl Coordinators {
         if let Some(client) = clients.get(&address) {
             return Ok((address, client.clone()));
         }
-        let client =
-            connect_lazily(&address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let client = connect_lazily(&address).map_err(|error| Status::invalid_argument(error.to_string()))?;
         if clients.len() >= self.addresses.len() + LEARNED_MOST {
             clients.retain(|known, _| self.addresses.contains(known));
         }
@@ -129,7 +128,8 @@ impl Coordinators {
     /// Ends when another call has found that this coordinator is of no use: what waits there would wait in vain.
     async fn moved_from(&self, address: &str) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _moved = self.current.subscribe().wait_for(|current| current != address).await;
+        let mut current = self.current.subscribe();
+        let _moved = current.wait_for(|current| current != address).await;
     }
 
     /// `address` gave no answer. Chooses whom to ask next; says whether somebody was named.
