@@ -33,10 +33,10 @@ const ROWS: u32 = 24_000;
 /// What the source claims to hold, so that the planner makes some forty tasks of it.
 const ROWS_CLAIMED: u32 = 2_500_000;
 /// How fast one load may be sent: slow enough that the storm meets every task.
-const LOAD_BYTES_PER_SECOND: u32 = 60_000;
+const LOAD_BYTES_PER_SECOND: u32 = 45_000;
 const LEASE: Duration = Duration::from_secs(3);
 /// How long things break in a round.
-const STORM: Duration = Duration::from_secs(9);
+const STORM: Duration = Duration::from_secs(7);
 /// How long the job may go on once nothing breaks any more.
 const CALM: Duration = Duration::from_secs(60);
 /// Between two questions how the job stands.
@@ -173,7 +173,7 @@ fn script(random: &mut Rng, seed: u64) -> Value {
     let mut load = json!({ "format": if random.u32(..3) == 0 { "json" } else { "csv" } });
     if random.u32(..3) == 0 {
         // Half of it is the age at which a part is closed.
-        load["timeout"] = json!("4");
+        load["timeout"] = json!("3");
     }
     let writer = json!({
         "loadProps": load,
@@ -217,18 +217,7 @@ impl Stage {
         ];
         let (mut source, target) = tokio::join!(MariaDb::start(), Standin::start(&flags));
         fill_source(&source, ROWS).await;
-        let claim = format!(
-            "UPDATE mysql.innodb_table_stats SET n_rows = {ROWS_CLAIMED} WHERE table_name = 'orders'"
-        );
-        source
-            .run(&[
-                "ALTER TABLE orders STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0",
-                "ANALYZE TABLE orders",
-                &claim,
-            ])
-            .await;
-        // The claim is read when the table is first opened.
-        source.restart().await;
+        source.claim_rows("orders", ROWS_CLAIMED).await;
         create_target(&target).await;
         target
             .run(&[

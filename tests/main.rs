@@ -10,6 +10,7 @@ mod examples;
 mod failure;
 mod mariadb;
 mod migration;
+mod netns;
 mod process;
 mod rows;
 mod standin;

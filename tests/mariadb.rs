@@ -15,6 +15,7 @@ pub(crate) const DATABASE: &str = "shop";
 
 /// A running server with one database and one user.
 pub(crate) struct MariaDb {
+    host: String,
     pub(crate) port: u16,
     server: Process,
     dir: TempDir,
@@ -22,11 +23,16 @@ pub(crate) struct MariaDb {
 
 impl MariaDb {
     pub(crate) async fn start() -> Self {
+        Self::start_on("127.0.0.1").await
+    }
+
+    /// On another address of this machine.
+    pub(crate) async fn start_on(host: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         install(dir.path()).await;
         let port = free_address().port();
-        let server = Process::start("mariadb", &mut server_command(dir.path(), port), dir.path());
-        let database = Self { port, server, dir };
+        let server = Process::start("mariadb", &mut server_command(dir.path(), host, port), dir.path());
+        let database = Self { host: host.to_owned(), port, server, dir };
         until("MariaDB to accept connections", || async { database.try_connect().await.is_ok() }).await;
         database
     }
@@ -34,8 +40,8 @@ impl MariaDb {
     /// SIGKILL and a new start on the same data.
     pub(crate) async fn restart(&mut self) {
         self.server.kill();
-        self.server =
-            Process::start("mariadb", &mut server_command(self.dir.path(), self.port), self.dir.path());
+        let mut command = server_command(self.dir.path(), &self.host, self.port);
+        self.server = Process::start("mariadb", &mut command, self.dir.path());
         until("MariaDB to come back", || async { self.try_connect().await.is_ok() }).await;
     }
 
@@ -45,7 +51,7 @@ impl MariaDb {
 
     async fn try_connect(&self) -> Result<Conn, mysql_async::Error> {
         let options = OptsBuilder::default()
-            .ip_or_hostname("127.0.0.1")
+            .ip_or_hostname(self.host.as_str())
             .tcp_port(self.port)
             .user(Some(USER))
             .pass(Some(PASSWORD))
@@ -62,12 +68,24 @@ impl MariaDb {
         conn.disconnect().await.expect("a clean goodbye");
     }
 
+    /// Makes planners believe that `table` holds so many rows. Starts the server again.
+    pub(crate) async fn claim_rows(&mut self, table: &str, rows: u32) {
+        self.run(&[
+            &format!("ALTER TABLE {table} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0"),
+            &format!("ANALYZE TABLE {table}"),
+            &format!("UPDATE mysql.innodb_table_stats SET n_rows = {rows} WHERE table_name = '{table}'"),
+        ])
+        .await;
+        // The number is read when the table is first opened.
+        self.restart().await;
+    }
+
     /// The data source entry for a job.
     pub(crate) fn datasource(&self, name: &str) -> String {
         format!(
-            "[{name}]\ntype = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"{DATABASE}\"\n\
+            "[{name}]\ntype = \"mysql\"\nhost = \"{}\"\nport = {}\ndatabase = \"{DATABASE}\"\n\
              username = \"{USER}\"\npassword = \"{PASSWORD}\"\n",
-            self.port
+            self.host, self.port
         )
     }
 }
@@ -86,12 +104,12 @@ async fn install(dir: &Path) {
     assert!(result.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&result.stderr));
 }
 
-fn server_command(dir: &Path, port: u16) -> Command {
+fn server_command(dir: &Path, host: &str, port: u16) -> Command {
     let init = dir.join("init.sql");
     let statements = format!(
         "CREATE DATABASE IF NOT EXISTS {DATABASE};\n\
-         CREATE USER IF NOT EXISTS {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n\
-         GRANT ALL ON *.* TO {USER}@'127.0.0.1';\n"
+         CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n\
+         GRANT ALL ON *.* TO {USER}@'%';\n"
     );
     std::fs::write(&init, statements).expect("the test's directory is writable");
     let server = ["/usr/sbin/mariadbd", "/usr/sbin/mysqld"].into_iter().find(|path| Path::new(path).exists());
@@ -103,8 +121,8 @@ fn server_command(dir: &Path, port: u16) -> Command {
         .arg(format!("--pid-file={}", dir.join("mariadb.pid").display()))
         .arg(format!("--init-file={}", init.display()))
         .arg(format!("--port={port}"))
+        .arg(format!("--bind-address={host}"))
         .args([
-            "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
             "--innodb-flush-log-at-trx-commit=2",

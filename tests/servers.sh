@@ -7,6 +7,7 @@ PATH=$PATH:/usr/sbin
 command -v mariadbd >/dev/null || command -v mysqld >/dev/null || missing+=(mariadb-server)
 command -v mariadb >/dev/null || missing+=(mariadb-client)
 command -v curl >/dev/null || missing+=(curl)
+[[ $(uname) != Linux ]] || command -v ip >/dev/null || missing+=(iproute2)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -118,6 +118,13 @@ impl Standin {
         assert!(reply.status().is_success(), "{}", reply.text().await.unwrap_or_default());
     }
 
+    /// How many requests wait for `/faults/release`.
+    pub(crate) async fn held(&self) -> u64 {
+        let reply = self.http.get(self.control("/faults")).send().await.expect("the control port answers");
+        let faults: serde_json::Value = reply.json().await.expect("the control port speaks JSON");
+        faults["held"].as_u64().expect("a count")
+    }
+
     pub(crate) async fn post(&self, path: &str) {
         let request = self.http.post(self.control(path)).timeout(Duration::from_secs(10));
         let reply = request.send().await.expect("the control port answers");
