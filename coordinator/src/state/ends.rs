@@ -316,6 +316,12 @@ impl State {
         round: &mut Round,
     ) {
         let now = round.now.monotonic;
+        if class == FailureClass::Distress
+            && let Some(plan) = self.jobs.get(&attempt.task.job).and_then(Job::plan)
+        {
+            // Before the attempt ends: it counts among those that were too many.
+            self.pressure.distress(&Table::of(&plan.load), now);
+        }
         self.close_epoch(attempt, leftover, round);
         let attempts = self.rules.attempts;
         let Some(job) = self.jobs.get_mut(&attempt.task.job) else { return };
@@ -323,9 +329,6 @@ impl State {
         match class {
             FailureClass::Distress => {
                 self.counters.failures_distress += 1;
-                if let Some(plan) = job.plan() {
-                    self.pressure.distress(&Table::of(&plan.load), now);
-                }
                 let delay = job.note_distress(attempt, problem);
                 job.requeue(task, Some(now.plus(delay)));
             }

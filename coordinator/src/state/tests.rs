@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::UnixMillis;
 use crate::commit::Verdict;
 use crate::plan::PREPARED_LIFETIME_DEFAULT_S;
-use crate::record::{Standing, SweepRecord, TaskRecord};
+use crate::record::{Stage, Standing, TaskRecord};
 use crate::store::{self, Write};
 use crate::sweep::{Fate, Fates};
 
@@ -674,6 +674,383 @@ fn a_foreign_commit_of_a_dead_label_fails_the_job() {
     assert_eq!(
         bench.job().report().unwrap().error.as_ref().map(|error| error.code),
         Some(Code::ForeignLabel)
+    );
+}
+
+/// A job with commit = "job".
+fn all_at_once(tasks: u32) -> Bench {
+    let mut bench = Bench::new();
+    bench.submit();
+    let plan = Plan { commit: CommitMode::Job, ..plan(tasks, 0) };
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    bench
+}
+
+#[test]
+fn a_job_committed_at_once_commits_nothing_before_the_last_task_is_prepared() {
+    let mut bench = all_at_once(2);
+    let first = bench.one("w1");
+    bench.report(first, as_prepared(prepared(first, 2)));
+    assert_eq!(bench.commits(), []);
+    bench.restart();
+    assert_eq!(bench.commits(), [], "nor after a restart");
+    let second = bench.one("w1");
+    bench.report(second, as_prepared(prepared(second, 1)));
+    assert_eq!(bench.job_state(), JobState::Committing);
+    assert_eq!(bench.commits(), [(first, 0), (second, 0)]);
+    bench.restart();
+    assert_eq!(bench.commits(), [(first, 0), (second, 0)], "the decision is carried out after a restart");
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    assert_eq!(bench.job().report().unwrap().transactions, 3);
+}
+
+#[test]
+fn a_job_that_fails_before_its_one_commit_leaves_nothing_behind() {
+    let mut bench = all_at_once(2);
+    let first = bench.one("w1");
+    bench.report(first, as_prepared(prepared(first, 2)));
+    let second = bench.one("w1");
+    bench.report(second, failed(FailureClass::Permanent, 0, true));
+    assert_eq!(bench.job_state(), JobState::Failed);
+    assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![first]));
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.rows_loaded, report.tasks_succeeded, report.labels_to_sweep), (0, 0, 2));
+}
+
+#[test]
+fn a_job_that_would_outlive_its_prepared_transactions_fails_before_anything_is_committed() {
+    let mut bench = all_at_once(2);
+    let first = bench.one("w1");
+    bench.report(first, as_prepared(prepared(first, 1)));
+    bench.wait(Duration::from_secs(u64::from(PREPARED_LIFETIME_DEFAULT_S) / 10 * 8 - 1));
+    assert_eq!(bench.job_state(), JobState::Running);
+    bench.wait(Duration::from_secs(1));
+    let error = bench.job().report().unwrap().error.clone().unwrap();
+    assert_eq!(error.code, Code::PreparedTooOld, "{error}");
+    assert_eq!(bench.commits(), []);
+}
+
+#[test]
+fn a_paused_job_starts_nothing_and_finishes_what_runs() {
+    let mut bench = Bench::running(2);
+    let attempt = bench.one("w1");
+    assert_eq!(bench.ask(|ticket| Event::Pause { ticket, job: job() }), Answer::Accepted);
+    assert_eq!(bench.job().shown_state(), JobState::Paused);
+    assert_eq!(bench.acquire("w1", 4), []);
+    assert!(bench.report(attempt, as_prepared(prepared(attempt, 1))));
+    bench.commit_all();
+    assert_eq!(bench.job().counts().done, 1);
+    bench.restart();
+    assert_eq!(bench.acquire("w1", 4), [], "a pause outlives a restart");
+    assert_eq!(bench.ask(|ticket| Event::Resume { ticket, job: job() }), Answer::Accepted);
+    let attempt = bench.one("w1");
+    bench.report(attempt, as_prepared(prepared(attempt, 1)));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+}
+
+#[test]
+fn a_failure_while_a_job_is_paused_waits_for_the_resume() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.ask(|ticket| Event::Pause { ticket, job: job() });
+    bench.report(attempt, failed(FailureClass::Unknown, 0, true));
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.acquire("w1", 1), []);
+    bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    assert_eq!(bench.one("w1").epoch, Epoch(2));
+}
+
+#[test]
+fn a_failed_job_is_resumed_with_its_unfinished_tasks_only() {
+    let mut bench = Bench::new();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(2, 1))) });
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    let done = bench.one("w1");
+    bench.report(done, as_prepared(prepared(done, 1)));
+    bench.commit_all();
+    let attempt = bench.one("w1");
+    bench.report(attempt, failed(FailureClass::Permanent, 0, true));
+    assert_eq!(bench.job_state(), JobState::Failed);
+    bench.actions.clear();
+    assert_eq!(bench.ask(|ticket| Event::Resume { ticket, job: job() }), Answer::Accepted);
+    assert_eq!((bench.job_state(), bench.job().report()), (JobState::Running, None));
+    bench.restart();
+    assert_eq!(bench.actions, [], "the statement before the transfer is not run again");
+    let again = bench.one("w1");
+    assert_eq!((again.task, again.epoch), (attempt.task, Epoch(2)));
+    assert_eq!(bench.job().task(again.task.task).failures, 0, "the retry budget is whole again");
+    bench.report(again, as_prepared(prepared(again, 1)));
+    bench.commit_all();
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.tasks_succeeded, report.error.as_ref()), (2, None));
+}
+
+#[test]
+fn a_job_whose_last_statements_failed_goes_on_with_them() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let post_sql = vec!["one".to_owned(), "two".to_owned()];
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(Plan { post_sql, ..plan(1, 0) })) });
+    let attempt = bench.one("w1");
+    bench.report(attempt, as_prepared(prepared(attempt, 1)));
+    bench.commit_all();
+    bench.tell(Event::StatementDone { job: job(), result: Ok(()) });
+    bench.tell(Event::StatementDone { job: job(), result: Err(Problem::new(Code::PostSqlFailed, "no")) });
+    assert_eq!(bench.job_state(), JobState::Failed);
+    bench.actions.clear();
+    bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    assert!(matches!(&bench.actions[..], [Action::RunStatement { stage: Stage::Post, index: 1, .. }]));
+}
+
+#[test]
+fn what_is_over_is_not_resumed_and_what_runs_is_left_alone() {
+    let mut bench = Bench::running(1);
+    assert_eq!(bench.ask(|ticket| Event::Resume { ticket, job: job() }), Answer::Accepted);
+    assert_eq!(bench.job_state(), JobState::Running);
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    for event in [|ticket| Event::Resume { ticket, job: job() }, |ticket| Event::Pause { ticket, job: job() }]
+    {
+        let answer = bench.ask(event);
+        assert!(
+            matches!(&answer, Answer::Refused(problem) if problem.code == Code::WrongState),
+            "{answer:?}"
+        );
+    }
+    let nobody = JobId::from_parts(9, 9);
+    let answer = bench.ask(|ticket| Event::Pause { ticket, job: nobody });
+    assert!(matches!(answer, Answer::Refused(problem) if problem.code == Code::UnknownJob));
+}
+
+#[test]
+fn a_statement_that_may_still_run_pauses_the_job_and_is_looked_for_again() {
+    let mut bench = Bench::new();
+    bench.submit();
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan(1, 1))) });
+    let at = InFlight { host: "fe1".into(), connection_id: 42 };
+    bench.ask(|ticket| Event::StatementReady { ticket, job: job(), at });
+    bench.restart();
+    bench.actions.clear();
+    let problem = Problem::new(Code::ConnectFailed, "fe1 does not answer");
+    bench.tell(Event::StatementStuck { job: job(), problem: problem.clone() });
+    let pause = bench.job().record().pause.clone().expect("it stands still");
+    assert_eq!((pause.reason, bench.actions.len()), (Some(problem), 0));
+    bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    assert!(matches!(&bench.actions[..], [Action::RunStatement { in_flight: Some(_), .. }]));
+}
+
+/// A task of two parts whose second commit was forgotten by the server.
+fn forgotten() -> (Bench, AttemptKey) {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, as_prepared(prepared(attempt, 3)));
+    bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
+    bench.tell(Event::Committed { attempt, part: 1, verdict: Verdict::Unknown });
+    bench.actions.clear();
+    (bench, attempt)
+}
+
+fn resolve(bench: &mut Bench, task: TaskKey, resolution: Resolution, reason: &str) -> Answer {
+    let reason = reason.to_owned();
+    bench.ask(|ticket| Event::Resolve { ticket, task, resolution, reason })
+}
+
+#[test]
+fn a_forgotten_commit_waits_for_a_human_and_goes_on_from_there() {
+    let (mut bench, attempt) = forgotten();
+    let refused = bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    assert!(
+        matches!(&refused, Answer::Refused(problem) if problem.message.contains("resolve")),
+        "{refused:?}"
+    );
+    assert!(matches!(resolve(&mut bench, attempt.task, Resolution::Committed, " "), Answer::Refused(_)));
+    assert_eq!(resolve(&mut bench, attempt.task, Resolution::Committed, "counted"), Answer::Accepted);
+    assert_eq!(bench.commits(), [(attempt, 2)], "the parts after it are still to be committed");
+    bench.restart();
+    bench.commit_all();
+    assert_eq!(bench.ask(|ticket| Event::Resume { ticket, job: job() }), Answer::Accepted);
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let report = bench.job().report().unwrap();
+    assert_eq!((report.transactions, report.rows_read), (3, 30));
+    assert!(report.warnings.iter().any(|warning| warning.contains("counted")), "{:?}", report.warnings);
+    assert!(matches!(resolve(&mut bench, attempt.task, Resolution::Redo, "again"), Answer::Refused(_)));
+}
+
+#[test]
+fn a_task_that_is_to_be_redone_leaves_its_committed_parts_alone() {
+    let (mut bench, attempt) = forgotten();
+    assert_eq!(resolve(&mut bench, attempt.task, Resolution::Redo, "deleted"), Answer::Accepted);
+    let sweep = bench.actions.iter().find_map(|action| match action {
+        Action::Sweep { target, .. } => Some(*target),
+        _ => None,
+    });
+    let target = sweep.expect("the parts that were never committed are rolled back");
+    assert_eq!((target.first_part, target.begun.parts), (1, 3));
+    bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    let again = bench.one("w1");
+    assert_eq!(again.epoch, Epoch(2));
+    bench.actions.clear();
+    bench.report(again, as_prepared(prepared(again, 1)));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+}
+
+#[test]
+fn a_part_that_was_rolled_back_cannot_be_called_committed() {
+    let mut bench = Bench::running(1);
+    let attempt = bench.one("w1");
+    bench.report(attempt, as_prepared(prepared(attempt, 2)));
+    bench.tell(Event::Committed { attempt, part: 0, verdict: Verdict::Committed });
+    let verdict = Verdict::Aborted { reason: "by hand".into() };
+    bench.tell(Event::Committed { attempt, part: 1, verdict });
+    let answer = resolve(&mut bench, attempt.task, Resolution::Committed, "I say so");
+    assert!(matches!(&answer, Answer::Refused(problem) if problem.code == Code::WrongState), "{answer:?}");
+}
+
+fn dirty(attempt: AttemptKey, records: u64) -> Outcome {
+    let prepared = prepared(attempt, 1);
+    let rows_read = prepared.rows_read + records;
+    let row = |key: u64| BadRow { key: key.to_string(), column: "name".into(), reason: "too long".into() };
+    Outcome::Prepared {
+        prepared: Prepared { dirty_records: records, rows_read, ..prepared },
+        bad_rows: (0..records).map(row).collect(),
+    }
+}
+
+fn tolerant(tasks: u32, error_limit: ErrorLimit) -> Bench {
+    let mut bench = Bench::new();
+    bench.submit();
+    let plan = Plan { error_limit, ..plan(tasks, 0) };
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    bench
+}
+
+#[test]
+fn dirty_records_within_the_limit_are_counted_once_and_shown() {
+    let mut bench = tolerant(2, ErrorLimit::Records(3));
+    let first = bench.acquire("w1", 1).remove(0);
+    assert_eq!(first.dirty_allowed, 3);
+    bench.report(first.attempt, dirty(first.attempt, 2));
+    bench.report(first.attempt, dirty(first.attempt, 2));
+    let second = bench.acquire("w1", 1).remove(0);
+    assert_eq!(second.dirty_allowed, 1);
+    bench.restart();
+    bench.report(second.attempt, dirty(second.attempt, 1));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let report = crate::report::of(&bench.state, job()).unwrap().unwrap();
+    assert_eq!((report.dirty_records, report.rows_read, report.rows_loaded), (3, 23, 18));
+    assert_eq!(report.bad_rows.len(), 3);
+    assert_eq!(report.bad_rows[0].reason, "too long");
+}
+
+#[test]
+fn what_would_pass_the_error_limit_is_never_committed() {
+    let mut bench = tolerant(2, ErrorLimit::Records(3));
+    let (first, second) = (bench.one("w1"), bench.one("w1"));
+    bench.report(first, dirty(first, 2));
+    bench.commit_all();
+    bench.actions.clear();
+    bench.report(second, dirty(second, 2));
+    assert_eq!(bench.job_state(), JobState::Failed);
+    assert_eq!((bench.commits(), bench.sweeps()), (vec![], vec![second]));
+    let report = crate::report::of(&bench.state, job()).unwrap().unwrap();
+    assert_eq!(report.error.as_ref().map(|error| error.code.as_str()), Some("TOO_MANY_DIRTY_RECORDS"));
+    assert_eq!((report.dirty_records, report.rows_read, report.bad_rows.len()), (2, 12, 4));
+}
+
+#[test]
+fn a_share_of_dirty_records_is_exact_at_the_end() {
+    // Ten rows were expected of each task, and a tenth of 22 is two.
+    for (records, state) in [(2, JobState::Succeeded), (3, JobState::Failed)] {
+        let mut bench = tolerant(2, ErrorLimit::Share(100_000));
+        let (first, second) = (bench.one("w1"), bench.one("w1"));
+        bench.report(second, as_prepared(prepared(second, 1)));
+        bench.report(first, dirty(first, records));
+        bench.commit_all();
+        assert_eq!(bench.job_state(), state, "{records} records");
+    }
+}
+
+#[test]
+fn distress_lowers_the_tasks_of_a_table_for_all_its_jobs() {
+    let mut bench = Bench::running(20);
+    let attempts: Vec<AttemptKey> = bench.acquire("w1", 4).iter().map(|grant| grant.attempt).collect();
+    for attempt in &attempts {
+        bench.report(*attempt, failed(FailureClass::Distress, 0, true));
+    }
+    let second = JobId::from_parts(8, 8);
+    bench.ask(|ticket| Event::Submit { ticket, job: second, name: "b".into(), script: "{}".into() });
+    bench.tell(Event::Planned { job: second, result: Ok(Box::new(plan(20, 0))) });
+    assert_eq!(bench.acquire("w1", 4).len(), 2, "half of what ran, over both jobs");
+    assert_eq!(bench.state.counters().failures_distress, 4);
+    assert_eq!(bench.job().tasks().iter().map(|task| task.failures).sum::<u32>(), 0);
+}
+
+#[test]
+fn a_slow_commit_is_shown_and_asks_for_less_load_when_the_server_says_so() {
+    let mut bench = Bench::running(3);
+    let attempt = bench.one("w1");
+    bench.report(attempt, as_prepared(prepared(attempt, 1)));
+    let problem = Problem::new(Code::LoadFailed, "too many versions");
+    let event = Event::CommitDelayed { attempt, problem: problem.clone(), in_distress: true };
+    bench.tell(event);
+    assert_eq!(bench.job().task(attempt.task.task).problem.as_ref(), Some(&problem));
+    assert_eq!(bench.acquire("w1", 4).len(), 1);
+    bench.commit_all();
+    assert_eq!(bench.job().counts().done, 1);
+}
+
+#[test]
+fn a_worker_told_to_drain_hears_of_it_with_its_next_call() {
+    let mut bench = Bench::running(2);
+    let attempt = bench.one("w1");
+    let unknown = bench.ask(|ticket| Event::Drain { ticket, worker: WorkerId("w9".into()) });
+    assert!(matches!(unknown, Answer::Refused(problem) if problem.code == Code::UnknownWorker));
+    let until = bench.now.monotonic.plus(Duration::from_secs(60));
+    bench.acquire("w2", 1);
+    let parked = bench.park(|ticket| Event::Acquire { ticket, worker: info("w1"), free_slots: 1, until });
+    assert!(!bench.answers.contains_key(&parked));
+    bench.ask(|ticket| Event::Drain { ticket, worker: WorkerId("w1".into()) });
+    assert_eq!(bench.answers[&parked], Answer::Granted { grants: Vec::new(), drain: true });
+    let tasks = vec![(attempt, Progress::default())];
+    let answer = bench.ask(|ticket| Event::Heartbeat { ticket, worker: info("w1"), tasks });
+    assert!(matches!(answer, Answer::Orders { drain: true, .. }), "{answer:?}");
+}
+
+#[test]
+fn a_plain_load_is_done_when_the_worker_says_so_and_its_label_is_left_for_the_next_attempt() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let mut plan = plan(2, 0);
+    plan.load.mode = LoadMode::Plain;
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    let (first, second) = (bench.one("w1"), bench.one("w1"));
+    bench.heartbeat("w1", &[first, second], 1);
+    let loaded = Prepared { parts: prepared(first, 1).parts, rows_read: ROWS, ..Prepared::default() };
+    assert!(bench.report(first, Outcome::Loaded { prepared: loaded, counted: true }));
+    assert_eq!((bench.job().counts().done, bench.commits()), (1, vec![]));
+    bench.wait(LEASE);
+    assert_eq!(
+        bench.sweeps(),
+        [],
+        "the lost attempt may have loaded its rows: its label is asked, not cancelled"
+    );
+    bench.wait(Duration::from_secs(5));
+    let again = bench.one("w2");
+    assert_eq!((again.task, again.epoch), (second.task, Epoch(2)));
+    let found = Outcome::Loaded { prepared: Prepared::default(), counted: false };
+    assert!(bench.report(again, found));
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let report = bench.job().report().unwrap();
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("earlier attempt")),
+        "{:?}",
+        report.warnings
     );
 }
 
