@@ -1,5 +1,5 @@
-//! The transaction interface of Stream Load over HTTP: begin, load, prepare, commit, rollback, and the questions about
-//! a label. Redirects are followed here by hand, because a body may go to a BE only and credentials to allowed hosts
+//! Stream Load over HTTP: the transaction interface (begin, load, prepare, commit, rollback), the plain load of servers
+//! that lack it, and the questions about a label. Redirects are followed here by hand, because a body may go to a BE only and credentials to allowed hosts
 //! only. Never decides what an answer means for a task, never repeats a call that may have been done.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Body, Method, StatusCode, Url};
 use starlift_common::datasource::{AllowedBackend, Datasource, Secret};
 use starlift_common::label::Label;
@@ -242,6 +242,75 @@ impl Client {
         self.answered(&url, true, request.timeout(patience)).await?.into_ok(&url)
     }
 
+    /// Asks an FE which BE takes the plain load of `target`; nothing is begun by that. The BE is good for one load.
+    pub async fn choose_backend(&self, target: TxnTarget<'_>, headers: &HeaderMap) -> Result<Url, CallError> {
+        let path = stream_load_path(target);
+        let mut last = None;
+        for frontend in self.frontends_to_try() {
+            match self.redirected_away(with_path(&frontend, &path), target, headers).await {
+                Err(error @ CallError::Connect { redirected: false, .. }) => {
+                    self.put_aside(frontend);
+                    last = Some(error);
+                }
+                other => return other,
+            }
+        }
+        Err(last.expect("a client has at least one FE"))
+    }
+
+    /// Follows the redirects of a plain load, without its body, to the first node that is no FE of ours: it would take
+    /// the request for an empty load.
+    async fn redirected_away(
+        &self,
+        mut url: Url,
+        target: TxnTarget<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Url, CallError> {
+        for hop in 0..MAX_HOPS {
+            if !self.is_allowed(&url) {
+                return Err(CallError::NotAllowed { host: host_of(&url) });
+            }
+            let request = self.request(Method::PUT, &url, Some(target)).headers(headers.clone());
+            // The FE drops the connection after its answer; some versions forget to.
+            let request = request.header(EXPECT, "100-continue").header(CONNECTION, "close");
+            let request = request.header(CONTENT_LENGTH, 0).timeout(CALL_TIMEOUT);
+            match self.answered(&url, hop > 0, request).await? {
+                Reply::Answer(answer) => {
+                    return Err(CallError::Refused { host: host_of(&url), answer: Box::new(answer) });
+                }
+                Reply::Redirect(location) => url = self.redirect_target(&url, &location)?,
+            }
+            if !self.frontends.iter().any(|frontend| host_of(frontend) == host_of(&url)) {
+                return Ok(with_path(&url, "/"));
+            }
+        }
+        Err(CallError::BadRedirect {
+            host: host_of(&url),
+            location: format!("more than {MAX_HOPS} redirects"),
+        })
+    }
+
+    /// Loads one body as a transaction of its own, which the BE commits before it answers. An error says nothing about
+    /// the rows, except for [`CallError::Connect`]: ask [`Client::load_state`]. `patience`: for the whole request.
+    pub async fn stream_load(
+        &self,
+        target: TxnTarget<'_>,
+        backend: &Url,
+        headers: &HeaderMap,
+        body: Body,
+        patience: Duration,
+    ) -> Result<Answer, CallError> {
+        let url = with_path(backend, &stream_load_path(target));
+        if !self.is_allowed(&url) {
+            return Err(CallError::NotAllowed { host: host_of(&url) });
+        }
+        let request = self.request(Method::PUT, &url, Some(target)).headers(headers.clone()).body(body);
+        match self.answered(&url, true, request.timeout(patience)).await? {
+            Reply::Answer(answer) if answer.is_loaded() => Ok(answer),
+            other => other.into_ok(&url),
+        }
+    }
+
     /// Asks the transaction's BE to make everything loaded so far durable. Not idempotent: after a lost answer ask
     /// [`Client::load_state`].
     pub async fn prepare(
@@ -287,10 +356,13 @@ impl Client {
         answer.state.ok_or_else(|| CallError::Refused { host: host_of(&by), answer: Box::new(answer) })
     }
 
-    /// Aborts a running transaction at the FE alone, for when its BE is gone.
+    /// Aborts a running transaction at the FE alone, for when its BE is gone or when it is a plain load.
     pub async fn cancel(&self, database: &str, label: &Label) -> Result<Answer, CallError> {
         let path = format!("/api/{}/{}/_cancel", encode(database), encode(label.as_str()));
-        Ok(self.call(Method::POST, &path, None, &HeaderMap::new(), CALL_TIMEOUT).await?.answer)
+        let answered = self.ask(Method::POST, &path, None, &HeaderMap::new(), CALL_TIMEOUT).await?;
+        // Only the leader answers a cancel. Servers without transactions never redirect anything else to it.
+        self.health().leader = Some(answered.by.clone());
+        Ok(answered.into_ok()?.answer)
     }
 
     /// The first lines of the log a refusal points to, fetched from its BE without credentials; holds row values.
@@ -322,8 +394,20 @@ impl Client {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// A call without a body: tried at each FE until one accepts the connection, then followed to whoever answers it.
+    /// A call that must be answered OK.
     async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        target: Option<TxnTarget<'_>>,
+        headers: &HeaderMap,
+        patience: Duration,
+    ) -> Result<Answered, CallError> {
+        self.ask(method, path, target, headers, patience).await?.into_ok()
+    }
+
+    /// A call without a body: tried at each FE until one accepts the connection, then followed to whoever answers it.
+    async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -359,11 +443,8 @@ impl Client {
                 return Err(CallError::NotAllowed { host: host_of(&url) });
             }
             match self.answered(&url, redirected_by.is_some(), request(&url)).await? {
-                Reply::Answer(answer) if answer.is_ok() => {
-                    return Ok(Answered { by: with_path(&url, "/"), redirected_by, answer });
-                }
                 Reply::Answer(answer) => {
-                    return Err(CallError::Refused { host: host_of(&url), answer: Box::new(answer) });
+                    return Ok(Answered { by: with_path(&url, "/"), redirected_by, answer });
                 }
                 Reply::Redirect(location) => {
                     let next = self.redirect_target(&url, &location)?;
@@ -491,13 +572,22 @@ impl Client {
     }
 }
 
-/// An OK, and who gave it.
+/// An answer, and who gave it.
 struct Answered {
     /// Base URL, after the address map.
     by: Url,
     /// The node before it, if the call was redirected.
     redirected_by: Option<Url>,
     answer: Answer,
+}
+
+impl Answered {
+    fn into_ok(self) -> Result<Self, CallError> {
+        if self.answer.is_ok() {
+            return Ok(self);
+        }
+        Err(CallError::Refused { host: host_of(&self.by), answer: Box::new(self.answer) })
+    }
 }
 
 enum Reply {
@@ -533,6 +623,10 @@ fn with_path(base: &Url, path: &str) -> Url {
     url.set_path(path);
     url.set_query(query);
     url
+}
+
+fn stream_load_path(target: TxnTarget<'_>) -> String {
+    format!("/api/{}/{}/_stream_load", encode(target.database), encode(target.table))
 }
 
 fn host_of(url: &Url) -> String {

@@ -87,6 +87,21 @@ impl Answer {
         self.status.eq_ignore_ascii_case("ok")
     }
 
+    /// Whether a plain load is committed; its rows may become visible a little later.
+    pub fn is_loaded(&self) -> bool {
+        self.status.eq_ignore_ascii_case("Success") || self.status.eq_ignore_ascii_case("Publish Timeout")
+    }
+
+    /// A plain load in which no row was left to write; aborted, and nothing is wrong.
+    pub fn is_empty_load(&self) -> bool {
+        self.says("all partitions have no load data") && self.loaded_rows == 0 && self.filtered_rows == 0
+    }
+
+    /// A plain load whose commit call got lost between BE and FE: it may be done although this is a refusal.
+    pub fn is_commit_in_doubt(&self) -> bool {
+        self.says("transaction status unknown") || self.says("commit transaction fail")
+    }
+
     /// Another transaction that is not aborted holds the label. Some versions say so in words only.
     pub fn is_label_conflict(&self) -> bool {
         self.status.eq_ignore_ascii_case("LABEL_ALREADY_EXISTS")
@@ -156,6 +171,13 @@ mod tests {
     fn a_label_conflict_is_seen_in_its_wrapped_form_too() {
         let wrapped = Answer::parse(br#"{"Status":"Fail","Message":"cancel stream task for exception: Label [L1] has already been used."}"#);
         assert!(wrapped.unwrap().is_label_conflict());
+    }
+
+    #[test]
+    fn a_plain_load_is_done_when_it_is_committed_visible_or_not() {
+        let loaded = |status: &str| Answer { status: status.into(), ..Answer::default() }.is_loaded();
+        assert!(loaded("Success") && loaded("Publish Timeout"));
+        assert!(!loaded("Fail") && !loaded("Label Already Exists") && !loaded("OK"));
     }
 
     #[test]
