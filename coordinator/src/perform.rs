@@ -89,8 +89,7 @@ impl Performer {
                 }
             }
             Action::KillStatement { job, plan, in_flight } => self.spawn(job, async move {
-                let killed =
-                    statements::make_sure_it_is_gone(&plan.load, &in_flight, &shared.datasources).await;
+                let killed = statements::make_sure_it_is_gone(&plan, &in_flight, &shared.datasources).await;
                 shared
                     .tell(match killed {
                         Ok(()) => {

@@ -8,7 +8,6 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use starlift_common::datasource::{Datasource, Datasources};
 use starlift_common::ids::JobId;
-use starlift_common::job::LoadSpec;
 use starlift_common::problem::{Code, Problem};
 use starlift_remote::mysql::{SessionSettings, connect_to, explain};
 use tokio::time::{Instant, sleep};
@@ -75,7 +74,7 @@ pub(crate) async fn run(
             host = in_flight.host,
             "making sure that a statement runs no more"
         );
-        let gone = make_sure_it_is_gone(&statement.plan.load, &in_flight, datasources).await;
+        let gone = make_sure_it_is_gone(statement.plan, &in_flight, datasources).await;
         if let Err(problem) = gone {
             return Event::StatementStuck { job, problem };
         }
@@ -103,7 +102,7 @@ async fn send(
             result.map_err(|error| statement.failed(&explain(datasource, &at.host, &error).message))
         }
         () = stop.cancelled() => {
-            if let Err(problem) = make_sure_it_is_gone(load, &at, datasources).await {
+            if let Err(problem) = make_sure_it_is_gone(statement.plan, &at, datasources).await {
                 warn!(error = %problem, "a statement of a cancelled job could not be stopped");
             }
             Err(statement.failed("the job was ended while it ran"))
@@ -119,17 +118,18 @@ async fn send(
 
 /// Kills the connection and waits until its FE no longer lists it. An error means that it may still run.
 pub(crate) async fn make_sure_it_is_gone(
-    load: &LoadSpec,
+    plan: &Plan,
     in_flight: &InFlight,
     datasources: &Datasources,
 ) -> Result<(), Problem> {
     let InFlight { host, connection_id } = in_flight;
-    let datasource = datasources.find(&load.datasource, "")?;
+    let datasource = datasources.find(&plan.load.datasource, "")?;
     let deadline = Instant::now() + KILL_PATIENCE;
     let mut conn = connect_within(datasource, host, deadline).await?;
     loop {
         let listed = process_list(&mut conn).await.map_err(|error| explain(datasource, host, &error))?;
-        if !listed.contains(connection_id) {
+        let ours = listed.iter().find(|process| process.id == *connection_id);
+        if !ours.is_some_and(|process| may_be_ours(&process.text, plan)) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -159,19 +159,41 @@ async fn connect_within(datasource: &Datasource, host: &str, deadline: Instant) 
     }
 }
 
-/// The connection ids that the server lists.
-async fn process_list(conn: &mut Conn) -> Result<Vec<u64>, mysql_async::Error> {
+/// One line of the process list.
+struct Process {
+    id: u64,
+    /// What it runs, maybe shortened; empty when it runs nothing.
+    text: String,
+}
+
+async fn process_list(conn: &mut Conn) -> Result<Vec<Process>, mysql_async::Error> {
     let rows: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await?;
-    let id_column = |row: &mysql_async::Row| {
-        row.columns_ref().iter().position(|column| column.name_str().eq_ignore_ascii_case("Id"))
+    let cell = |row: &mysql_async::Row, name: &str| -> Option<mysql_async::Value> {
+        let column =
+            row.columns_ref().iter().position(|column| column.name_str().eq_ignore_ascii_case(name))?;
+        row.get(column)
     };
-    Ok(rows
-        .iter()
-        .filter_map(|row| {
-            let value: Option<mysql_async::Value> = row.get(id_column(row)?);
-            number(&value?)
+    let process = |row: &mysql_async::Row| {
+        let text = match cell(row, "Info") {
+            Some(mysql_async::Value::Bytes(text)) => String::from_utf8_lossy(&text).into_owned(),
+            _ => String::new(),
+        };
+        Some(Process { id: number(&cell(row, "Id")?)?, text })
+    };
+    Ok(rows.iter().filter_map(process).collect())
+}
+
+/// Whether a connection may be the one a statement of the plan was sent on. A restarted FE gives its numbers anew, so
+/// that a stranger's connection can bear the number; one that runs something else is left alone. One that runs nothing
+/// may be about to: it counts as ours.
+fn may_be_ours(text: &str, plan: &Plan) -> bool {
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = plain(text);
+    text.is_empty()
+        || plan.pre_sql.iter().chain(&plan.post_sql).any(|statement| {
+            let statement = plain(statement);
+            statement.starts_with(&text) || text.starts_with(&statement)
         })
-        .collect())
 }
 
 /// Connects to the first FE that answers, and learns what the connection is called there.
@@ -201,5 +223,23 @@ fn number(value: &mysql_async::Value) -> Option<u64> {
         mysql_async::Value::Int(number) => u64::try_from(*number).ok(),
         mysql_async::Value::UInt(number) => Some(*number),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_runs_something_else_is_not_ours() {
+        let plan = Plan {
+            pre_sql: vec!["TRUNCATE TABLE\n  orders".into()],
+            post_sql: vec!["ANALYZE TABLE orders".into()],
+            ..crate::state::tests::plan(1, 0)
+        };
+        for ours in ["", "TRUNCATE TABLE orders", "TRUNCATE TAB", "ANALYZE  TABLE orders"] {
+            assert!(may_be_ours(ours, &plan), "{ours:?}");
+        }
+        assert!(!may_be_ours("SELECT COUNT(*) FROM orders", &plan));
     }
 }
