@@ -355,6 +355,7 @@ impl State {
                 self.close_epoch(attempt, Some(Leftover::of_lost(begun)), round);
             }
             self.give_up_prepared(id, round);
+            self.sweep_plain_loads(id, round);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.queue_mut().clear();
             }

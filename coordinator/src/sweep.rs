@@ -212,6 +212,16 @@ impl Sweeps {
         foreign
     }
 
+    /// Takes a job's epochs off the list, for where the next attempt itself asks for the label.
+    pub fn drop_job(&mut self, job: JobId) -> Vec<AttemptKey> {
+        let dropped: Vec<AttemptKey> =
+            self.entries.keys().copied().filter(|attempt| attempt.task.job == job).collect();
+        for attempt in &dropped {
+            self.remove(*attempt);
+        }
+        dropped
+    }
+
     fn remove(&mut self, attempt: AttemptKey) {
         if let Some(due) = self.entries.remove(&attempt).and_then(|entry| entry.due) {
             self.due.remove(&(due, attempt));

@@ -379,6 +379,17 @@ impl State {
         }
     }
 
+    /// A plain load of a task that failed or was lost may still be on its way when the job ends.
+    pub(super) fn sweep_plain_loads(&mut self, id: starlift_common::ids::JobId, round: &mut Round) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.is_plain()) else { return };
+        let leftover = Leftover { begun: LabelsBegun { parts: 1, trials: 0 }, first_part: 0, stopped: true };
+        for attempt in job.attempted() {
+            if self.sweeps.get(attempt).is_none() {
+                self.add_sweep(attempt, self.worker_of(attempt), leftover, round);
+            }
+        }
+    }
+
     /// Everything that is prepared and not to be committed before the whole job: given up with the job.
     pub(super) fn give_up_prepared(&mut self, id: starlift_common::ids::JobId, round: &mut Round) {
         let Some(job) = self.jobs.get(&id).filter(|job| !job.commits_now()) else { return };

@@ -325,6 +325,15 @@ impl Job {
         })
     }
 
+    /// The last attempt of every task that waits or has failed, where there was one.
+    pub(super) fn attempted(&self) -> Vec<AttemptKey> {
+        let is_open = |record: &TaskRecord| matches!(record.standing, Standing::Waiting | Standing::Failed);
+        self.numbered()
+            .filter(|(_, record)| is_open(record) && record.epoch.0 > 0)
+            .map(|(task, record)| AttemptKey { task, epoch: record.epoch })
+            .collect()
+    }
+
     /// Remembers when the first task was prepared; true when this is it.
     pub(super) fn note_first_prepared(&mut self, now: UnixMillis) -> bool {
         let is_first = self.record.first_prepared.is_none();

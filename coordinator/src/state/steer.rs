@@ -48,6 +48,12 @@ impl State {
             Ok(())
         });
         if resumed.is_ok() {
+            if self.job(id).is_some_and(Job::is_plain) {
+                // All attempts of a plain load have one label, which the next one needs.
+                for attempt in self.sweeps.drop_job(id) {
+                    round.touch(Touched::Sweep(attempt));
+                }
+            }
             self.advance(id, round);
         }
         round.answer(ticket, answered(resumed));

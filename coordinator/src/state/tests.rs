@@ -1055,6 +1055,24 @@ fn a_plain_load_is_done_when_the_worker_says_so_and_its_label_is_left_for_the_ne
 }
 
 #[test]
+fn plain_loads_of_an_ended_job_are_stopped_and_left_alone_when_it_is_resumed() {
+    let mut bench = Bench::new();
+    bench.submit();
+    let mut plan = plan(3, 0);
+    plan.load.mode = LoadMode::Plain;
+    bench.tell(Event::Planned { job: job(), result: Ok(Box::new(plan)) });
+    let (lost, running) = (bench.one("w1"), bench.one("w2"));
+    bench.report(lost, failed(FailureClass::Unknown, 1, false));
+    bench.heartbeat("w2", &[running], 1);
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    assert_eq!(bench.sweeps(), [lost, running]);
+    bench.tell(Event::Swept { attempt: lost, fates: fates(Fate::Committed) });
+    let report = bench.job().report().unwrap();
+    assert_eq!(report.state, JobState::Cancelled);
+    assert!(report.warnings.iter().any(|warning| warning.contains("in the target")), "{:?}", report.warnings);
+}
+
+#[test]
 fn a_draining_worker_gets_nothing() {
     let mut bench = Bench::running(1);
     let worker = WorkerInfo { draining: true, ..info("w1") };
