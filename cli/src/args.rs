@@ -133,6 +133,8 @@ pub(crate) struct RunArgs {
     /// Tasks that each worker runs at once
     #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: u32,
+    #[command(flatten)]
+    pub dirty: DirtyArgs,
     /// Directory of the job's journal; what a later run resumes from
     #[arg(long, value_name = "DIR", env = "STARLIFT_STATE", default_value = ".starlift", value_parser = state)]
     pub state: PathBuf,
@@ -193,9 +195,22 @@ pub(crate) struct WorkerArgs {
     /// Listen beyond the loopback although neither encryption nor access control protects the ports
     #[arg(long, env = "STARLIFT_INSECURE")]
     pub insecure: bool,
+    #[command(flatten)]
+    pub dirty: DirtyArgs,
     /// How long running tasks may go on after SIGTERM before they are given back, e.g. 600s
     #[arg(long, env = "STARLIFT_DRAIN_TIMEOUT", default_value = "600s", value_parser = duration)]
     pub drain_timeout: Duration,
+}
+
+/// Where bad rows go in jobs with `strategyOnError: batchDirtyData`.
+#[derive(Debug, Args)]
+pub(crate) struct DirtyArgs {
+    /// Keep all bad rows under this directory, one JSON object a line
+    #[arg(long, value_name = "DIR", env = "STARLIFT_DIRTY_DIR")]
+    pub dirty_dir: Option<PathBuf>,
+    /// Show lengths instead of values wherever bad rows are told; their split keys stay
+    #[arg(long, env = "STARLIFT_MASK_DIRTY")]
+    pub mask_dirty: bool,
 }
 
 #[derive(Debug, Args)]

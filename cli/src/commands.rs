@@ -122,6 +122,8 @@ async fn serve_worker(args: WorkerArgs) -> Outcome {
     let mut config = worker::Config::new(args.coordinator.urls, datasources);
     config.slots = args.slots;
     config.drain_timeout = args.drain_timeout;
+    config.dirty_dir = args.dirty.dirty_dir;
+    config.mask_dirty = args.dirty.mask_dirty;
     let shutdown = stopped_by_signal();
     worker::run(config, Some(http), shutdown).await.map_err(|error| one(worker_problem(&error)))?;
     Ok(End::Done)

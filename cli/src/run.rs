@@ -166,6 +166,8 @@ impl Cluster {
             let mut config = worker::Config::new(vec![url.clone()], Arc::clone(&datasources));
             config.slots = args.slots;
             config.drain_timeout = DRAIN;
+            config.dirty_dir.clone_from(&args.dirty.dirty_dir);
+            config.mask_dirty = args.dirty.mask_dirty;
             let stop = stop_workers.clone();
             workers.spawn(async move {
                 worker::run(config, None, stop).await.map_err(|error| worker_problem(&error))

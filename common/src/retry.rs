@@ -87,7 +87,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How long to wait before retry number `retry` (from 0); `random` in 0..1 comes from the caller.
+    /// How long to wait before retry number `retry` (from 0): anything from nothing up to a ceiling that doubles, so that
+    /// those who failed together do not come back together. `random` in 0..1 comes from the caller; who must not ask in
+    /// a tight loop sets a least wait of its own.
     pub fn delay(&self, retry: u32, random: f64) -> Duration {
         let ceiling = self.first.saturating_mul(1 << retry.min(20)).min(self.most);
         ceiling.mul_f64(random.clamp(0.0, 1.0))

@@ -39,6 +39,8 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Dura
 /// The same for heartbeats, which are in a hurry.
 const HEARTBEAT_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), most: Duration::from_secs(1) };
+/// Least wait after a failed call, so that a dead coordinator is not asked in a tight loop.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The one clock of a worker.
 pub(crate) fn now() -> Instant {
@@ -74,8 +76,7 @@ impl Pace {
     }
 
     fn failed(&mut self, backoff: Backoff) {
-        // At least half of the ceiling, so that a dead coordinator is not asked in a tight loop.
-        self.due = now() + backoff.delay(self.failures, 0.5 + fastrand::f64() / 2.0);
+        self.due = now() + backoff.delay(self.failures, fastrand::f64()).max(RETRY_PAUSE_MIN);
         self.failures = self.failures.saturating_add(1);
     }
 }
@@ -404,7 +405,7 @@ impl Task {
                 Err(error) => {
                     metrics.coordinator_failed("report");
                     warn!(%error, failures, "the report was not answered, trying again");
-                    sleep(BACKOFF.delay(failures, 0.5 + fastrand::f64() / 2.0)).await;
+                    sleep(BACKOFF.delay(failures, fastrand::f64()).max(RETRY_PAUSE_MIN)).await;
                     failures += 1;
                 }
             }

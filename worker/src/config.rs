@@ -1,5 +1,6 @@
 //! What a worker is told at its start. Checked by [`crate::run`], passed down, never looked up.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub datasources: Arc<Datasources>,
     /// After a shutdown request: how long running tasks may go on before they are given back.
     pub drain_timeout: Duration,
+    /// Where all rows that a server refuses are kept, one file per attempt; `None`: nowhere.
+    pub dirty_dir: Option<PathBuf>,
+    /// Lengths stand for values wherever refused rows are told.
+    pub mask_dirty: bool,
     /// Unique per process.
     pub worker_id: WorkerId,
     /// Name of the machine, for people.
@@ -39,6 +44,8 @@ impl Config {
             slots: DEFAULT_SLOTS,
             datasources,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            dirty_dir: None,
+            mask_dirty: false,
             worker_id,
             host,
         }

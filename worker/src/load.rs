@@ -519,7 +519,7 @@ mod tests {
         let mut ledger = stage.ledger();
         let failure =
             stage.run(&mut ledger, script([rows(1), end(1), Piece::Finish])).await.expect_err("in doubt");
-        assert_eq!(failure.class(), starlift_common::retry::FailureClass::Transient);
+        assert_eq!(failure.class(), starlift_common::retry::FailureClass::Unknown);
         assert!(ledger.roll_back(&stage.client).await);
         assert_eq!(stage.server.calls().last().map(String::as_str), Some("rollback 0"));
         assert_eq!(ledger.begun().parts, 1);

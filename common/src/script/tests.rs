@@ -322,6 +322,17 @@ fn each_bad_input_is_told_with_its_place() {
 }
 
 #[test]
+fn the_strategy_on_error_is_read_in_any_letter_case() {
+    for (text, strategy) in
+        [("", OnError::Exit), ("Exit", OnError::Exit), ("BATCHDIRTYDATA", OnError::BatchDirtyData)]
+    {
+        let script = with(&format!("{WRITER}/strategyOnError"), json!(text));
+        let spec = parse(&script.to_string()).expect("a good script").spec;
+        assert_eq!(spec.target.on_error, strategy, "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_built_is_refused_as_unsupported() {
     let connection = |list: Value| {
         let mut script = good();
@@ -332,7 +343,6 @@ fn what_is_not_built_is_refused_as_unsupported() {
     };
     for script in [
         json!({ "job": {} }),
-        with(&format!("{WRITER}/strategyOnError"), json!("batchDirtyData")),
         with(&format!("{WRITER}/loadProps/compression"), json!("ZSTD")),
         with(&format!("{READER}/table"), json!(["a", "b"])),
         with(&format!("{READER}/table"), json!("t_[0-9]")),

@@ -52,7 +52,7 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<TargetSpec> {
             format!("very small batches ({bytes} bytes) make many load requests; 64 MiB is a good size");
         faults.warn(&parameter.place("maxBatchSize"), message);
     }
-    check_strategy(&parameter, faults);
+    let on_error = read_strategy(&parameter, faults);
     let label_prefix = read_label_prefix(&parameter, faults);
     let (_, place, columns) = (kind?, place?, columns?);
     Some(TargetSpec {
@@ -66,7 +66,7 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<TargetSpec> {
         post_sql,
         max_batch_rows: max_batch_rows.unwrap_or(DEFAULT_BATCH_ROWS),
         max_batch_bytes: max_batch_bytes.unwrap_or(DEFAULT_BATCH_BYTES),
-        on_error: OnError::Exit,
+        on_error,
         label_prefix,
     })
 }
@@ -122,23 +122,19 @@ fn read_statements(parameter: &Object<'_>, key: &str, faults: &Faults) -> Vec<St
     statements
 }
 
-fn check_strategy(parameter: &Object<'_>, faults: &Faults) {
+fn read_strategy(parameter: &Object<'_>, faults: &Faults) -> OnError {
     let Some(value) = parameter.get("strategyOnError") else {
-        return;
+        return OnError::default();
     };
     let place = parameter.place("strategyOnError");
     match value.as_str().map(|text| text.trim().to_ascii_lowercase()).as_deref() {
-        Some("" | "exit") => {}
-        Some("batchdirtydata") => faults.unsupported(
-            &place,
-            "strategyOnError batchDirtyData is not supported yet",
-            "use exit: the first refused batch fails the job and its bad rows are shown",
-        ),
-        _ => faults.error(
-            &place,
-            format!("strategyOnError must be exit or batchDirtyData, not {}", show(value)),
-            "",
-        ),
+        Some("" | "exit") => OnError::Exit,
+        Some("batchdirtydata") => OnError::BatchDirtyData,
+        _ => {
+            let message = format!("strategyOnError must be exit or batchDirtyData, not {}", show(value));
+            faults.error(&place, message, "");
+            OnError::default()
+        }
     }
 }
 

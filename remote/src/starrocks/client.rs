@@ -89,10 +89,8 @@ impl CallError {
 
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Connect { .. }
-            | Self::NoAnswer { .. }
-            | Self::Malformed { .. }
-            | Self::BadRedirect { .. } => FailureClass::Transient,
+            Self::Connect { .. } | Self::BadRedirect { .. } => FailureClass::Transient,
+            Self::NoAnswer { .. } | Self::Malformed { .. } => FailureClass::Unknown,
             Self::Unauthorized { .. } | Self::NotAllowed { .. } => FailureClass::Permanent,
             Self::Refused { answer, .. } => answer.class(),
         }

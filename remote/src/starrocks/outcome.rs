@@ -129,6 +129,22 @@ impl Answer {
         self.says("no backend")
     }
 
+    /// The server takes the load for what it is and refuses rows in it; never said in distress or for want of a node.
+    pub fn refuses_rows(&self) -> bool {
+        const WORDS: [&str; 4] = [
+            "too many filtered rows",
+            "unrecognized json format",
+            "illegal json",
+            "primary key size exceed the limit",
+        ];
+        self.class() != FailureClass::Distress && WORDS.iter().any(|words| self.says(words))
+    }
+
+    /// A load that holds no row to be written, because all were filtered or unselected, or none came.
+    pub fn wrote_nothing(&self) -> bool {
+        self.class() != FailureClass::Distress && self.says("all partitions have no load data")
+    }
+
     /// The commit took longer than the server was told to wait for; it may be committed all the same.
     pub fn is_publish_timeout(&self) -> bool {
         self.status.eq_ignore_ascii_case("PUBLISH_TIMEOUT") || self.says("publish timeout")
@@ -178,6 +194,19 @@ mod tests {
         let loaded = |status: &str| Answer { status: status.into(), ..Answer::default() }.is_loaded();
         assert!(loaded("Success") && loaded("Publish Timeout"));
         assert!(!loaded("Fail") && !loaded("Label Already Exists") && !loaded("OK"));
+    }
+
+    #[test]
+    fn trouble_of_the_server_is_never_a_refusal_of_rows() {
+        let answer = |message: &str| Answer { message: message.to_owned(), ..Answer::default() };
+        assert!(answer("too many filtered rows").refuses_rows());
+        assert!(
+            answer("Memory limit exceeded; all partitions have no load data").class()
+                == FailureClass::Distress
+        );
+        for trouble in ["Memory limit exceeded; too many filtered rows", "timeout", "No backend alive", ""] {
+            assert!(!answer(trouble).refuses_rows() && !answer(trouble).wrote_nothing(), "{trouble}");
+        }
     }
 
     #[test]
