@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use starlift_common::telemetry::LogFormat;
 use starlift_coordinator::StateLocation;
 
+use crate::output::Home;
+
 /// Moves very large tables into StarRocks across many machines, every row exactly once.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
@@ -67,22 +69,36 @@ pub(crate) enum Command {
     List(ClientArgs),
     /// Show where a job stands
     #[command(after_help = "Example:\n  starlift status 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
-    Status(JobArgs),
+    Status(LookArgs),
     /// Follow a job to its end and print its report
     #[command(after_help = "Example:\n  starlift watch 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
     Watch(JobArgs),
     /// List a job's tasks with ranges, workers and rows
     #[command(after_help = "Example:\n  starlift tasks 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
-    Tasks(JobArgs),
+    Tasks(LookArgs),
     /// Print the final report of a finished job
     #[command(after_help = "Example:\n  starlift report 01ARZ3NDEKTSV4RRFFQ69G5FAV --json")]
-    Report(JobArgs),
+    Report(LookArgs),
     /// List the workers that the coordinator hears of
     #[command(after_help = "Example:\n  starlift workers")]
     Workers(ClientArgs),
     /// Cancel a job: stop its tasks and roll back what is not committed
     #[command(after_help = "Example:\n  starlift cancel 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
     Cancel(JobArgs),
+    /// Pause a job: what runs is finished and committed, nothing new starts
+    #[command(after_help = "Example:\n  starlift pause 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Pause(JobArgs),
+    /// Go on with a paused job, or with what a failed one has left undone
+    #[command(after_help = "Example:\n  starlift resume 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+    Resume(JobArgs),
+    /// Let a worker finish the tasks it runs and leave
+    #[command(after_help = "Example:\n  starlift drain node7-4q2m9x0abc")]
+    Drain(DrainArgs),
+    /// Say what became of a task's commit that StarRocks has forgotten
+    #[command(
+        after_help = "Example:\n  starlift resolve 01ARZ3NDEKTSV4RRFFQ69G5FAV 17 --committed --reason \"COUNT(*) finds all rows of the range\""
+    )]
+    Resolve(ResolveArgs),
     /// Show a job's tasks, their SQL and warnings, after all checks; touches nothing
     #[command(after_help = "Example:\n  starlift plan orders.json")]
     Plan(PlanArgs),
@@ -240,6 +256,64 @@ pub(crate) struct JobArgs {
     pub job_id: String,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// A job to look at, wherever it is kept.
+#[derive(Debug, Args)]
+pub(crate) struct LookArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    #[command(flatten)]
+    pub kept: Kept,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kept {
+    /// State directory of `starlift run` that holds the job, while nothing runs there; no coordinator is asked then
+    #[arg(long = "state", value_name = "DIR", env = "STARLIFT_RUN_STATE", value_parser = state)]
+    pub state: Option<PathBuf>,
+}
+
+impl Kept {
+    pub(crate) fn home(&self) -> Home<'_> {
+        self.state.as_deref().map_or(Home::Coordinator, Home::Directory)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The worker's id, as `starlift workers` shows it
+    pub worker_id: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// The job's id, as `starlift list` shows it
+    pub job_id: String,
+    /// The task's number, as `starlift tasks` shows it
+    pub task_id: u32,
+    #[command(flatten)]
+    pub answer: ResolveAnswer,
+    /// How you know; kept with the job and shown in its report
+    #[arg(long, value_name = "TEXT", env = "STARLIFT_REASON")]
+    pub reason: String,
+    #[command(flatten)]
+    pub kept: Kept,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ResolveAnswer {
+    /// The rows of the transaction in question are in the target
+    #[arg(long, env = "STARLIFT_COMMITTED")]
+    pub committed: bool,
+    /// None of the task's rows are in the target: load its range again
+    #[arg(long, env = "STARLIFT_REDO")]
+    pub redo: bool,
 }
 
 #[derive(Debug, Args)]

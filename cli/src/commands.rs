@@ -1,10 +1,12 @@
 //! Each command from its flags to its exit code: sequences only.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Mend, Problem};
+use starlift_coordinator::state::Resolution;
 use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_proto as pb;
 use starlift_worker as worker;
@@ -13,13 +15,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::args::{ClientArgs, Command, CoordinatorArgs, JobArgs, PlanArgs, SubmitArgs, WorkerArgs};
+use crate::args::{
+    ClientArgs, Command, CoordinatorArgs, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs, SubmitArgs,
+    WorkerArgs,
+};
 use crate::client::Client;
+use crate::offline::Journal;
+use crate::output::Home;
 use crate::progress::Progress;
 use crate::{files, output, run};
 
 /// How often a watched job is shown anew.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Jobs of a coordinator.
+const THERE: Home<'static> = Home::Coordinator;
+
+/// The exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 /// What a command came to, other than by problems of its own.
 pub(crate) enum End {
@@ -45,12 +58,16 @@ pub(crate) async fn execute(command: Command) -> u8 {
         Command::Report(args) => report(args).await,
         Command::Workers(args) => workers(args).await,
         Command::Cancel(args) => cancel(args).await,
+        Command::Pause(args) => pause(args).await,
+        Command::Resume(args) => resume(args).await,
+        Command::Drain(args) => drain(args).await,
+        Command::Resolve(args) => resolve(args).await,
         Command::Plan(args) => plan(args).await,
     };
     match result {
         Ok(End::Done) => 0,
         Ok(End::Job(report)) => job_exit_code(&report),
-        Ok(End::Interrupted) => 130,
+        Ok(End::Interrupted) => INTERRUPTED,
         Err(problems) => {
             output::problems(&problems, json);
             problems.first().map_or(1, |problem| exit_code(problem.code))
@@ -81,11 +98,12 @@ fn wants_json(command: &Command) -> bool {
         Command::Plan(args) => args.output.json,
         Command::Submit(args) => args.client.output.json,
         Command::List(args) | Command::Workers(args) => args.output.json,
-        Command::Status(args)
-        | Command::Watch(args)
-        | Command::Tasks(args)
-        | Command::Report(args)
-        | Command::Cancel(args) => args.client.output.json,
+        Command::Status(args) | Command::Tasks(args) | Command::Report(args) => args.job.client.output.json,
+        Command::Watch(args) | Command::Cancel(args) | Command::Pause(args) | Command::Resume(args) => {
+            args.client.output.json
+        }
+        Command::Drain(args) => args.client.output.json,
+        Command::Resolve(args) => args.client.output.json,
         Command::Coordinator(_) | Command::Worker(_) => false,
     }
 }
@@ -153,7 +171,8 @@ async fn listen(address: &str, insecure: bool) -> Result<TcpListener, Vec<Proble
     Err(one(problem.hint("listen on 127.0.0.1, or pass --insecure inside a network you trust")))
 }
 
-/// Cancelled by SIGINT or SIGTERM.
+/// Cancelled by SIGINT or SIGTERM. Whoever presses Ctrl-C after that does not want to wait: the process ends at once.
+/// What is durable by then is kept; nothing else counts.
 pub(crate) fn stopped_by_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let stop = token.clone();
@@ -168,6 +187,9 @@ pub(crate) fn stopped_by_signal() -> CancellationToken {
             Err(_) => drop(tokio::signal::ctrl_c().await),
         }
         stop.cancel();
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(INTERRUPTED.into());
+        }
     });
     token
 }
@@ -186,28 +208,27 @@ async fn submit(args: SubmitArgs) -> Outcome {
         return follow(&mut client, &submitted.job_id, args.client.output.json).await;
     }
     show(&submitted, args.client.output.json, |status| {
-        format!("{}\nfollow it with: starlift watch {}\n", output::status(status), status.job_id)
+        format!("{}\nfollow it with: starlift watch {}\n", output::status(status, THERE), status.job_id)
     });
     Ok(End::Done)
 }
 
 /// A fresh id: the time of submission and 80 random bits.
 pub(crate) fn new_job_id() -> JobId {
-    #[expect(clippy::disallowed_methods, reason = "the one place where a job's time of submission is taken")]
+    let unix_ms = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
+    JobId::from_parts(unix_ms, fastrand::u128(..))
+}
+
+/// Time since 1970.
+fn unix_time() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the one place where a command reads the clock")]
     let now = std::time::SystemTime::now();
-    let unix_ms = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_millis());
-    JobId::from_parts(u64::try_from(unix_ms).unwrap_or(u64::MAX), fastrand::u128(..))
+    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 async fn list(args: ClientArgs) -> Outcome {
     let jobs = connect(&args).await?.jobs().await.map_err(one)?;
     show(&jobs, args.output.json, |jobs| output::jobs(jobs));
-    Ok(End::Done)
-}
-
-async fn status(args: JobArgs) -> Outcome {
-    let job = connect(&args.client).await?.job(&args.job_id).await.map_err(one)?;
-    show(&job, args.client.output.json, output::status);
     Ok(End::Done)
 }
 
@@ -217,7 +238,7 @@ async fn watch(args: JobArgs) -> Outcome {
 }
 
 async fn follow(client: &mut Client, job_id: &str, json: bool) -> Outcome {
-    let mut progress = Progress::start(json);
+    let mut progress = Progress::start(json, THERE);
     let stop = stopped_by_signal();
     let report = tokio::select! {
         report = client.follow(job_id, WATCH_INTERVAL, |status| progress.show(status)) => report,
@@ -230,18 +251,48 @@ async fn follow(client: &mut Client, job_id: &str, json: bool) -> Outcome {
     progress.finish();
     let report = report.map_err(one)?;
     show(&report, json, output::report);
+    tell_next_steps(client, job_id, THERE).await;
     Ok(End::Job(Box::new(report)))
 }
 
-async fn tasks(args: JobArgs) -> Outcome {
-    let tasks = connect(&args.client).await?.tasks(&args.job_id).await.map_err(one)?;
-    show(&tasks, args.client.output.json, |tasks| output::tasks(tasks));
+/// What can be done about a job that did not succeed goes to stderr, whatever stdout is for.
+pub(crate) async fn tell_next_steps(client: &mut Client, job_id: &str, home: Home<'_>) {
+    // The report is printed; without this answer only the advice is missing.
+    if let Ok(status) = client.job(job_id).await {
+        eprint!("{}", output::next_steps(&status, home));
+    }
+}
+
+async fn status(args: LookArgs) -> Outcome {
+    let LookArgs { job, kept } = args;
+    let status = match &kept.state {
+        Some(directory) => open(directory).await?.job(&job.job_id),
+        None => connect(&job.client).await?.job(&job.job_id).await,
+    };
+    let status = status.map_err(one)?;
+    show(&status, job.client.output.json, |status| output::status(status, kept.home()));
     Ok(End::Done)
 }
 
-async fn report(args: JobArgs) -> Outcome {
-    let report = connect(&args.client).await?.report(&args.job_id).await.map_err(one)?;
-    show(&report, args.client.output.json, output::report);
+async fn tasks(args: LookArgs) -> Outcome {
+    let LookArgs { job, kept } = args;
+    let tasks = match &kept.state {
+        Some(directory) => open(directory).await?.tasks(&job.job_id),
+        None => connect(&job.client).await?.tasks(&job.job_id).await,
+    };
+    let tasks = tasks.map_err(one)?;
+    show(&tasks, job.client.output.json, |tasks| output::tasks(&job.job_id, tasks, kept.home()));
+    Ok(End::Done)
+}
+
+async fn report(args: LookArgs) -> Outcome {
+    let LookArgs { job, kept } = args;
+    let report = match &kept.state {
+        Some(directory) => open(directory).await?.report(&job.job_id),
+        None => connect(&job.client).await?.report(&job.job_id).await,
+    };
+    let report = report.map_err(one)?;
+    show(&report, job.client.output.json, output::report);
     Ok(End::Done)
 }
 
@@ -253,8 +304,56 @@ async fn workers(args: ClientArgs) -> Outcome {
 
 async fn cancel(args: JobArgs) -> Outcome {
     let job = connect(&args.client).await?.cancel(&args.job_id).await.map_err(one)?;
-    show(&job, args.client.output.json, output::status);
+    show(&job, args.client.output.json, |status| output::status(status, THERE));
     Ok(End::Done)
+}
+
+async fn pause(args: JobArgs) -> Outcome {
+    let job = connect(&args.client).await?.pause(&args.job_id).await.map_err(one)?;
+    show(&job, args.client.output.json, output::paused);
+    Ok(End::Done)
+}
+
+async fn resume(args: JobArgs) -> Outcome {
+    let job = connect(&args.client).await?.resume(&args.job_id).await.map_err(one)?;
+    show(&job, args.client.output.json, output::resumed);
+    Ok(End::Done)
+}
+
+async fn drain(args: DrainArgs) -> Outcome {
+    let worker = connect(&args.client).await?.drain(&args.worker_id).await.map_err(one)?;
+    show(&worker, args.client.output.json, output::drained);
+    Ok(End::Done)
+}
+
+async fn resolve(args: ResolveArgs) -> Outcome {
+    let home = args.kept.home();
+    let job = match &args.kept.state {
+        Some(directory) => {
+            let resolution = if args.answer.committed { Resolution::Committed } else { Resolution::Redo };
+            open(directory).await?.resolve(&args.job_id, args.task_id, resolution, args.reason).await
+        }
+        None => {
+            let committed = args.answer.committed;
+            let resolution = if committed { pb::Resolution::Committed } else { pb::Resolution::Redo };
+            let request = pb::ResolveTaskRequest {
+                job_id: args.job_id,
+                task_id: args.task_id,
+                resolution: resolution.into(),
+                reason: args.reason,
+            };
+            connect(&args.client).await?.resolve(request).await
+        }
+    };
+    let word = if args.answer.committed { "counts as committed" } else { "will be loaded again" };
+    show(&job.map_err(one)?, args.client.output.json, |status| {
+        format!("task {} {word}\n{}", args.task_id, output::next_steps(status, home))
+    });
+    Ok(End::Done)
+}
+
+async fn open(directory: &Path) -> Result<Journal, Vec<Problem>> {
+    Journal::open(directory, unix_time()).await.map_err(one)
 }
 
 async fn plan(args: PlanArgs) -> Outcome {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use starlift_common::problem::Problem;
@@ -14,6 +15,36 @@ use starlift_proto as pb;
 const TASKS_ON_SCREEN: usize = 20;
 /// Problems that fit on a screen with their places and hints.
 const PROBLEMS_ON_SCREEN: usize = 12;
+
+/// Bad rows and undecided tasks that a text shows; `--json` has all that are kept.
+const LINES_ON_SCREEN: usize = 10;
+
+/// Where a job is kept: it decides how the commands for it are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Home<'a> {
+    Coordinator,
+    /// The state directory of `starlift run`.
+    Directory(&'a Path),
+}
+
+impl Home<'_> {
+    /// The command by which a human answers for a task.
+    pub(crate) fn resolve(self, job_id: &str, task_id: u32) -> String {
+        let command = format!("starlift resolve {job_id} {task_id} --committed|--redo --reason TEXT");
+        match self {
+            Self::Coordinator => command,
+            Self::Directory(directory) => format!("{command} --state {}", directory.display()),
+        }
+    }
+
+    /// What makes a job go on that does not do so by itself.
+    fn resume(self, job_id: &str) -> String {
+        match self {
+            Self::Coordinator => format!("starlift resume {job_id}"),
+            Self::Directory(_) => "the same `starlift run` again".into(),
+        }
+    }
+}
 
 /// Prints one JSON document on stdout.
 pub(crate) fn json<T: Serialize>(value: &T) {
@@ -134,6 +165,19 @@ pub(crate) fn report(report: &pb::FinalReport) -> String {
     ] {
         line(&mut text, format_args!("{name:<20}: {value}"));
     }
+    for row in report.bad_rows.iter().take(LINES_ON_SCREEN) {
+        line(&mut text, format_args!("  bad row{}", bad_row(row)));
+    }
+    if report.dirty_records > LINES_ON_SCREEN as u64 && !report.bad_rows.is_empty() {
+        let more = report.dirty_records - report.bad_rows.len().min(LINES_ON_SCREEN) as u64;
+        line(
+            &mut text,
+            format_args!("  and {} more dirty records; --json shows the first 1,000", count(more)),
+        );
+    }
+    for file in &report.dirty_files {
+        line(&mut text, format_args!("  all dirty records: {file}"));
+    }
     for share in &report.workers {
         line(
             &mut text,
@@ -170,12 +214,137 @@ pub(crate) fn report(report: &pb::FinalReport) -> String {
     text
 }
 
-/// A job's standing in a few lines.
-pub(crate) fn status(status: &pb::JobStatus) -> String {
+/// ` 17, column v: too long`
+fn bad_row(row: &pb::BadRow) -> String {
+    let mut text = String::new();
+    if !row.key.is_empty() {
+        text.push_str(&format!(" {}", row.key));
+    }
+    if !row.column.is_empty() {
+        text.push_str(&format!(", column {}", row.column));
+    }
+    // A reason may quote a row, and a row may hold anything.
+    format!("{text}: {}", row.reason.replace(char::is_control, " "))
+}
+
+/// `PAUSED in RUNNING`, or the state alone.
+fn state(status: &pb::JobStatus) -> String {
+    match status.paused_in.as_str() {
+        "" => status.state.clone(),
+        phase => format!("{} in {phase}", status.state),
+    }
+}
+
+/// What people can do about a job that does not move by itself; empty when it does, or is over.
+pub(crate) fn next_steps(status: &pb::JobStatus, home: Home<'_>) -> String {
+    let mut text = String::new();
+    let undecided = &status.undecided_tasks;
+    for task in undecided.iter().take(LINES_ON_SCREEN) {
+        let command = home.resolve(&status.job_id, *task);
+        line(&mut text, format_args!("task {task} waits for your answer: {command}"));
+    }
+    if undecided.len() > LINES_ON_SCREEN {
+        line(
+            &mut text,
+            format_args!(
+                "and {} more tasks wait; `starlift tasks` lists them",
+                undecided.len() - LINES_ON_SCREEN
+            ),
+        );
+    }
+    let when = match status.state.as_str() {
+        "PAUSED" => "to go on",
+        "FAILED" if !undecided.is_empty() => "to go on after that",
+        "FAILED" => "to go on with what is not done, once the cause is mended",
+        _ => return text,
+    };
+    line(&mut text, format_args!("{when}: {}", home.resume(&status.job_id)));
+    text
+}
+
+/// Why a job stands still, and how it goes on.
+pub(crate) fn standstill(status: &pb::JobStatus, home: Home<'_>) -> String {
+    let mut text = String::new();
+    let reason = if status.error.is_some() { "by itself" } else { "by request" };
+    line(&mut text, format_args!("job {} was paused {reason} in {}", status.job_id, status.paused_in));
+    if let Some(error) = &status.error {
+        push_problem(&mut text, error);
+    }
+    text + &next_steps(status, home)
+}
+
+/// The answer to `pause`.
+pub(crate) fn paused(status: &pb::JobStatus) -> String {
+    let running = status.tasks.unwrap_or_default().running;
+    let tasks = match running {
+        0 => "no task runs".to_owned(),
+        1 => "1 task that runs is finished and committed".into(),
+        many => format!("{many} tasks that run are finished and committed"),
+    };
+    let mut text = String::new();
+    line(&mut text, format_args!("job {} is {}: {tasks}, nothing new starts", status.job_id, state(status)));
+    text + &next_steps(status, Home::Coordinator)
+}
+
+/// The answer to `resume`.
+pub(crate) fn resumed(status: &pb::JobStatus) -> String {
+    let tasks = status.tasks.unwrap_or_default();
+    let mut text = String::new();
+    line(
+        &mut text,
+        format_args!(
+            "job {} goes on, {} of {} tasks are done: {}",
+            status.job_id,
+            tasks.succeeded,
+            tasks.total,
+            state(status)
+        ),
+    );
+    line(&mut text, format_args!("follow it with: starlift watch {}", status.job_id));
+    text
+}
+
+/// What `run` says of a job that it goes on with: how it stood, and what is not done again.
+pub(crate) fn resuming(before: &pb::JobStatus) -> String {
+    let tasks = before.tasks.unwrap_or_default();
+    let how = match before.state.as_str() {
+        "FAILED" => ", which had failed",
+        "PAUSED" => ", which was paused",
+        _ => "",
+    };
+    let mut text = String::new();
+    line(
+        &mut text,
+        format_args!(
+            "resuming job {}{how}; {} of {} tasks are done",
+            before.job_id, tasks.succeeded, tasks.total
+        ),
+    );
+    if let Some(error) = &before.error {
+        line(&mut text, format_args!("  it had: {}: {}", error.code, error.message));
+    }
+    text
+}
+
+/// The answer to `drain`.
+pub(crate) fn drained(worker: &pb::WorkerStatus) -> String {
+    let ends = match worker.running {
+        0 => "at once".to_owned(),
+        1 => "when the task that it runs is done".into(),
+        many => format!("when the {many} tasks that it runs are done"),
+    };
+    format!(
+        "worker {} takes no further tasks and ends {ends}\nsee it with: starlift workers\n",
+        worker.worker_id
+    )
+}
+
+/// A job's standing in a few lines, and what can be done about it.
+pub(crate) fn status(status: &pb::JobStatus, home: Home<'_>) -> String {
     let mut text = String::new();
     let progress = status.progress.unwrap_or_default();
     let tasks = status.tasks.unwrap_or_default();
-    line(&mut text, format_args!("job {} ({}): {}", status.job_id, status.name, status.state));
+    line(&mut text, format_args!("job {} ({}): {}", status.job_id, status.name, state(status)));
     line(
         &mut text,
         format_args!("submitted {}, running for {}", status.submitted_at, seconds(status.elapsed_seconds)),
@@ -196,6 +365,9 @@ pub(crate) fn status(status: &pb::JobStatus) -> String {
             tasks.succeeded, tasks.total, tasks.running, tasks.waiting, tasks.failed
         ),
     );
+    if status.dirty_records > 0 {
+        line(&mut text, format_args!("dirty records: {}", count(status.dirty_records)));
+    }
     if let Some(eta) = progress.eta_seconds {
         line(&mut text, format_args!("ETA: {}", seconds(eta)));
     }
@@ -208,7 +380,7 @@ pub(crate) fn status(status: &pb::JobStatus) -> String {
     if let Some(error) = &status.error {
         push_problem(&mut text, error);
     }
-    text
+    text + &next_steps(status, home)
 }
 
 pub(crate) fn jobs(jobs: &[pb::JobSummary]) -> String {
@@ -228,8 +400,9 @@ pub(crate) fn jobs(jobs: &[pb::JobSummary]) -> String {
     )
 }
 
-pub(crate) fn tasks(tasks: &[pb::TaskStatus]) -> String {
-    table(
+/// All tasks, and why some of them do not go on.
+pub(crate) fn tasks(job_id: &str, tasks: &[pb::TaskStatus], home: Home<'_>) -> String {
+    let mut text = table(
         &["TASK", "STATE", "RANGE", "ATTEMPTS", "WORKER", "ROWS", "SECONDS"],
         tasks.iter().map(|task| {
             vec![
@@ -242,7 +415,18 @@ pub(crate) fn tasks(tasks: &[pb::TaskStatus]) -> String {
                 format!("{:.1}", task.seconds),
             ]
         }),
-    )
+    );
+    let stopped = tasks.iter().filter(|task| matches!(task.state.as_str(), "FAILED" | "UNDECIDED"));
+    for task in stopped.take(LINES_ON_SCREEN) {
+        line(&mut text, format_args!("task {}:", task.task_id));
+        if let Some(error) = &task.error {
+            push_problem(&mut text, error);
+        }
+        if task.state == "UNDECIDED" {
+            line(&mut text, format_args!("  answer: {}", home.resolve(job_id, task.task_id)));
+        }
+    }
+    text
 }
 
 pub(crate) fn workers(workers: &[pb::WorkerStatus]) -> String {
@@ -481,6 +665,62 @@ mod tests {
     fn problems_never_take_more_than_a_screen() {
         let many = vec![Problem::new(Code::InvalidScript, "wrong").at("/a").hint("mend it"); 100];
         assert!(problem_list(&many).lines().count() < 40);
+    }
+
+    #[test]
+    fn a_job_that_stands_still_says_how_it_goes_on() {
+        let mut job = pb::JobStatus {
+            job_id: "J".into(),
+            state: "PAUSED".into(),
+            paused_in: "PRE_SQL".into(),
+            ..Default::default()
+        };
+        assert!(status(&job, Home::Coordinator).starts_with("job J (): PAUSED in PRE_SQL\n"));
+        assert_eq!(next_steps(&job, Home::Coordinator), "to go on: starlift resume J\n");
+        (job.state, job.undecided_tasks) = ("FAILED".into(), vec![3]);
+        assert_eq!(
+            next_steps(&job, Home::Directory(Path::new("here"))),
+            "task 3 waits for your answer: starlift resolve J 3 --committed|--redo --reason TEXT --state here\n\
+             to go on after that: the same `starlift run` again\n"
+        );
+        for state in ["RUNNING", "SUCCEEDED", "CANCELLED"] {
+            let job = pb::JobStatus { state: state.into(), ..Default::default() };
+            assert_eq!(next_steps(&job, Home::Coordinator), "", "{state}");
+        }
+    }
+
+    #[test]
+    fn a_report_shows_the_first_bad_rows_and_where_all_of_them_are() {
+        let row =
+            |key: u32| pb::BadRow { key: key.to_string(), column: "v".into(), reason: "too\nlong".into() };
+        let report = pb::FinalReport {
+            dirty_records: 2_000,
+            bad_rows: (0..1_000).map(row).collect(),
+            dirty_files: vec!["node7:/dirty/a".into()],
+            ..Default::default()
+        };
+        let text = super::report(&report);
+        assert!(
+            text.contains("  bad row 0, column v: too long\n") && !text.contains("bad row 10,"),
+            "{text}"
+        );
+        assert!(text.contains("and 1,990 more dirty records"), "{text}");
+        assert!(text.contains("all dirty records: node7:/dirty/a\n"), "{text}");
+    }
+
+    #[test]
+    fn an_undecided_task_shows_its_facts_and_the_command_that_settles_it() {
+        let error =
+            pb::Problem { code: "OUTCOME_UNKNOWN".into(), message: "forgotten".into(), ..Default::default() };
+        let task = pb::TaskStatus {
+            task_id: 4,
+            state: "UNDECIDED".into(),
+            error: Some(error),
+            ..Default::default()
+        };
+        let text = tasks("J", &[task], Home::Coordinator);
+        assert!(text.contains("error[OUTCOME_UNKNOWN]: forgotten\n"), "{text}");
+        assert!(text.contains("starlift resolve J 4 --committed|--redo"), "{text}");
     }
 
     #[test]

@@ -7,20 +7,23 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use starlift_proto as pb;
 use tokio::time::Instant;
 
-use crate::output::{bytes, count, seconds};
+use crate::output::{self, Home, bytes, count, seconds};
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows one job's way to its end.
-pub(crate) struct Progress {
+pub(crate) struct Progress<'a> {
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
     last_state: String,
+    home: Home<'a>,
+    /// What was last said of a job that stands still.
+    standstill: Option<String>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     /// With `json` nothing is drawn in place: stderr then belongs to log collectors.
-    pub(crate) fn start(json: bool) -> Self {
+    pub(crate) fn start(json: bool, home: Home<'a>) -> Self {
         let in_place = !json
             && std::io::stderr().is_terminal()
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
@@ -32,7 +35,7 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Self { bar, last_line: None, last_state: String::new() }
+        Self { bar, last_line: None, last_state: String::new(), home, standstill: None }
     }
 
     pub(crate) fn show(&mut self, status: &pb::JobStatus) {
@@ -45,6 +48,22 @@ impl Progress {
         } else if self.is_due(status) {
             eprintln!("{:<10} {}", status.state, line(status));
         }
+        self.tell_standstill(status);
+    }
+
+    /// Says once why the job is paused; it may be resumed from elsewhere.
+    fn tell_standstill(&mut self, status: &pb::JobStatus) {
+        let standstill = (status.state == "PAUSED").then(|| output::standstill(status, self.home));
+        if self.standstill == standstill {
+            return;
+        }
+        if let Some(text) = &standstill {
+            match &self.bar {
+                Some(bar) => bar.suspend(|| eprint!("{text}")),
+                None => eprint!("{text}"),
+            }
+        }
+        self.standstill = standstill;
     }
 
     pub(crate) fn finish(&self) {

@@ -1,6 +1,7 @@
 //! `starlift run`: a coordinator and its workers in one process, speaking gRPC over the loopback exactly as they would
 //! across hosts. The state directory remembers which job it holds, so that the same command resumes it.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,19 +14,25 @@ use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_proto as pb;
 use starlift_worker as worker;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::args::RunArgs;
 use crate::client::Client;
-use crate::commands::{End, WATCH_INTERVAL, new_job_id, show, stopped_by_signal, worker_problem};
+use crate::commands::{
+    End, WATCH_INTERVAL, new_job_id, show, stopped_by_signal, tell_next_steps, worker_problem,
+};
 use crate::files::{self, Job};
-use crate::output;
+use crate::output::{self, Home};
 use crate::progress::Progress;
 
 /// After Ctrl-C running tasks are given back at once; the next run reads them again.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Workers and coordinator live and die together here: a lease that runs out was held by an earlier process.
+const LEASE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
     let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
@@ -41,46 +48,190 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
 async fn drive(args: &RunArgs, job: Job, cluster: &Cluster) -> Result<End, Problem> {
     let mut client = Client::connect(std::slice::from_ref(&cluster.url)).await?;
     let digest = format!("{:032x}", xxh3_128(job.script.as_bytes()));
-    let job_id = match remembered(&args.state)? {
-        Some(last) if is_unfinished(&mut client, &last.job_id).await? => {
-            match (last.digest == digest, args.new) {
-                (true, false) => {
-                    eprintln!("resuming job {}", last.job_id);
-                    last.job_id
-                }
-                (_, true) => {
-                    client.cancel(&last.job_id).await?;
-                    new_job_id().to_string()
-                }
-                (false, false) => return Err(changed(args, &last)),
-            }
+    let last = last_job(&mut client, &args.state).await?;
+    let step = match &last {
+        Some((last, status)) => next_step(last.digest == digest, args.new, status),
+        None => Step::Start,
+    };
+    let last = last.map(|(_, status)| status).unwrap_or_default();
+    let job_id = match step {
+        Step::Start => new_job_id().to_string(),
+        Step::Replace => {
+            client.cancel(&last.job_id).await?;
+            new_job_id().to_string()
         }
-        _ => new_job_id().to_string(),
+        Step::GoOn | Step::Resume => last.job_id.clone(),
+        Step::Refuse(refusal) => return Err(refusal.problem(args, &last)),
     };
     remember(&args.state, &Remembered { job_id: job_id.clone(), digest })?;
     let request = pb::SubmitRequest { script: job.script, name: job.name, job_id: job_id.clone() };
     client.submit(request).await?;
+    if step == Step::Resume {
+        client.resume(&job_id).await?;
+    }
+    if matches!(step, Step::GoOn | Step::Resume) {
+        eprint!("{}", output::resuming(&last));
+    }
+    follow(args, &mut client, &job_id, cluster).await
+}
 
-    let mut progress = Progress::start(args.output.json);
+/// To the job's end, or to a standstill that nobody but the next run could end.
+async fn follow(
+    args: &RunArgs,
+    client: &mut Client,
+    job_id: &str,
+    cluster: &Cluster,
+) -> Result<End, Problem> {
+    let home = Home::Directory(&args.state);
+    let mut progress = Progress::start(args.output.json, home);
     let stop = stopped_by_signal();
+    let (stands_still, standstill) = watch::channel(None);
+    let show_progress = |status: &pb::JobStatus| {
+        progress.show(status);
+        if status.state == "PAUSED" {
+            stands_still.send_replace(status.error.clone());
+        }
+    };
     let report = tokio::select! {
-        report = client.follow(&job_id, WATCH_INTERVAL, |status| progress.show(status)) => report,
+        report = client.follow(job_id, WATCH_INTERVAL, show_progress) => report,
         () = stop.cancelled() => {
             progress.finish();
-            eprintln!("interrupted; what was finished is kept. To resume:\n  starlift run {} --state {}", args.job.path.display(), args.state.display());
+            eprintln!("interrupted; what was finished is kept. To resume:\n  {}", same_command(args));
             return Ok(End::Interrupted);
         }
         problem = cluster.failed() => Err(problem),
+        problem = some(standstill) => Err(problem.into()),
     };
     progress.finish();
     let report = report?;
     show(&report, args.output.json, output::report);
+    tell_next_steps(client, job_id, home).await;
     Ok(End::Job(Box::new(report)))
+}
+
+/// The value, once there is one.
+async fn some<T: Clone>(mut value: watch::Receiver<Option<T>>) -> T {
+    let found = value.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
+    match found {
+        Some(value) => value,
+        None => std::future::pending().await,
+    }
+}
+
+/// The job that the directory was last used for, and how it stands; none when it never got so far as to be one.
+async fn last_job(client: &mut Client, state: &Path) -> Result<Option<(Remembered, pb::JobStatus)>, Problem> {
+    let Some(last) = remembered(state)? else { return Ok(None) };
+    match client.job(&last.job_id).await {
+        Ok(status) => Ok(Some((last, status))),
+        Err(problem) if problem.code == Code::UnknownJob => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// What the command means, by what the state directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A fresh job.
+    Start,
+    /// A fresh job, after the unfinished one is cancelled.
+    Replace,
+    /// The job there goes on by itself.
+    GoOn,
+    /// The job there goes on when it is told to.
+    Resume,
+    Refuse(Refusal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Another job is there that is unfinished, or has failed after it had loaded rows.
+    Changed,
+    /// A human has to say first what became of commits.
+    Undecided,
+    /// The journal and the server contradict each other.
+    Foreign,
+}
+
+/// `last` is the job that the directory holds, `is_same` whether it was started with the same script and parameters.
+fn next_step(is_same: bool, new: bool, last: &pb::JobStatus) -> Step {
+    let has_failed = last.state == "FAILED";
+    if matches!(last.state.as_str(), "SUCCEEDED" | "CANCELLED") || has_failed && new {
+        return Step::Start;
+    }
+    if new {
+        return Step::Replace;
+    }
+    if !is_same {
+        let has_loaded = last.tasks.is_some_and(|tasks| tasks.succeeded > 0);
+        let is_harmless = has_failed && !has_loaded && last.undecided_tasks.is_empty();
+        return if is_harmless { Step::Start } else { Step::Refuse(Refusal::Changed) };
+    }
+    if !last.undecided_tasks.is_empty() {
+        return Step::Refuse(Refusal::Undecided);
+    }
+    let is_foreign = last.error.as_ref().is_some_and(|error| error.code == Code::ForeignLabel.as_str());
+    match last.state.as_str() {
+        "FAILED" if is_foreign => Step::Refuse(Refusal::Foreign),
+        "FAILED" | "PAUSED" => Step::Resume,
+        _ => Step::GoOn,
+    }
+}
+
+impl Refusal {
+    fn problem(self, args: &RunArgs, last: &pb::JobStatus) -> Problem {
+        let id = &last.job_id;
+        let reason = || last.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+        match self {
+            Self::Changed => {
+                let directory = args.state.display();
+                let message = format!("{directory} holds another job, {id}, which is {}", last.state);
+                Problem::new(Code::JobChanged, message).at(args.job.path.display().to_string()).hint(
+                    "run the job file and parameters it was started with, give another --state DIR, or give it up with --new",
+                )
+            }
+            Self::Undecided => {
+                let tasks = last.undecided_tasks.iter().take(TASKS_IN_HINT);
+                let answers: Vec<String> =
+                    tasks.map(|task| Home::Directory(&args.state).resolve(id, *task)).collect();
+                let message = format!("job {id} needs your answer before it can go on: {}", reason());
+                Problem::new(Code::WrongState, message)
+                    .hint(format!("{}; then run it again", answers.join("; ")))
+            }
+            Self::Foreign => Problem::new(Code::WrongState, format!("job {id} cannot go on: {}", reason()))
+                .hint("see what the target holds, empty it if need be, and start anew with --new"),
+        }
+    }
+}
+
+/// Undecided tasks that one message names.
+const TASKS_IN_HINT: usize = 5;
+
+/// The command line that goes on with the job.
+fn same_command(args: &RunArgs) -> String {
+    let mut words = vec!["starlift".to_owned(), "run".into(), args.job.path.display().to_string()];
+    for (name, value) in &args.job.parameters {
+        words.extend(["--param".into(), format!("{name}={value}")]);
+    }
+    if args.job.lenient {
+        words.push("--lenient".into());
+    }
+    words.extend(["--datasources".into(), args.datasources.path.display().to_string()]);
+    words.extend(["--state".into(), args.state.display().to_string()]);
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=./:,@%+".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// What the state directory holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Remembered {
+pub(crate) struct Remembered {
     job_id: String,
     /// Of the script with its parameters replaced, so that another day's parameters are another job.
     digest: String,
@@ -88,7 +239,7 @@ struct Remembered {
 
 const MEMORY: &str = "run.json";
 
-fn remembered(state: &Path) -> Result<Option<Remembered>, Problem> {
+pub(crate) fn remembered(state: &Path) -> Result<Option<Remembered>, Problem> {
     let path = state.join(MEMORY);
     match std::fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
@@ -106,7 +257,8 @@ fn remember(state: &Path, job: &Remembered) -> Result<(), Problem> {
     let fresh = state.join("run.json.new");
     let text = serde_json::to_vec(job).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     // Renamed into place, so that an interruption leaves the old or the new one, never half of it.
-    std::fs::write(&fresh, text)
+    std::fs::File::create(&fresh)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&fresh, &path))
         .map_err(|error| unwritable(&path, &error))
 }
@@ -117,21 +269,6 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
         .hint("choose a writable one with --state DIR")
 }
 
-fn changed(args: &RunArgs, last: &Remembered) -> Problem {
-    let message = format!("{} holds another unfinished job, {}", args.state.display(), last.job_id);
-    Problem::new(Code::JobChanged, message).at(args.job.path.display().to_string()).hint(
-        "run the job file and parameters it was started with, give another --state DIR, or cancel it with --new",
-    )
-}
-
-async fn is_unfinished(client: &mut Client, job_id: &str) -> Result<bool, Problem> {
-    match client.job(job_id).await {
-        Ok(status) => Ok(!matches!(status.state.as_str(), "SUCCEEDED" | "FAILED" | "CANCELLED")),
-        Err(problem) if problem.code == Code::UnknownJob => Ok(false),
-        Err(problem) => Err(problem),
-    }
-}
-
 /// The halves of Starlift in this process.
 struct Cluster {
     url: String,
@@ -139,7 +276,7 @@ struct Cluster {
     stop_workers: CancellationToken,
     stop_coordinator: CancellationToken,
     coordinator: tokio::task::JoinHandle<()>,
-    failure: tokio::sync::watch::Receiver<Option<Problem>>,
+    failure: watch::Receiver<Option<Problem>>,
 }
 
 impl Cluster {
@@ -151,10 +288,11 @@ impl Cluster {
         let address = grpc.local_addr().map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
         let url = format!("http://{address}");
         let (stop_workers, stop_coordinator) = (CancellationToken::new(), CancellationToken::new());
-        let (failed, failure) = tokio::sync::watch::channel(None);
+        let (failed, failure) = watch::channel(None);
 
-        let config =
+        let mut config =
             coordinator::Config::new(StateLocation::File(args.state.clone()), Arc::clone(&datasources));
+        config.lease = LEASE;
         let stop = stop_coordinator.clone();
         let coordinator = tokio::spawn(async move {
             if let Err(error) = coordinator::run(config, grpc, None, stop).await {
@@ -215,6 +353,50 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn status(state: &str) -> pb::JobStatus {
+        pb::JobStatus { job_id: "J".into(), state: state.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn the_same_command_goes_on_with_whatever_can_go_on() {
+        for (state, step) in [
+            ("RUNNING", Step::GoOn),
+            ("PAUSED", Step::Resume),
+            ("FAILED", Step::Resume),
+            ("SUCCEEDED", Step::Start),
+            ("CANCELLED", Step::Start),
+        ] {
+            assert_eq!(next_step(true, false, &status(state)), step, "{state}");
+        }
+        let undecided = pb::JobStatus { undecided_tasks: vec![1], ..status("FAILED") };
+        assert_eq!(next_step(true, false, &undecided), Step::Refuse(Refusal::Undecided));
+        let error = pb::Problem { code: "FOREIGN_LABEL".into(), ..Default::default() };
+        let foreign = pb::JobStatus { error: Some(error), ..status("FAILED") };
+        assert_eq!(next_step(true, false, &foreign), Step::Refuse(Refusal::Foreign));
+    }
+
+    #[test]
+    fn another_job_never_silently_follows_one_that_has_loaded_rows() {
+        let loaded = |state: &str| pb::JobStatus {
+            tasks: Some(pb::TaskCounts { total: 2, succeeded: 1, ..Default::default() }),
+            ..status(state)
+        };
+        for state in ["RUNNING", "PAUSED", "FAILED"] {
+            assert_eq!(next_step(false, false, &loaded(state)), Step::Refuse(Refusal::Changed), "{state}");
+        }
+        assert_eq!(next_step(false, false, &status("FAILED")), Step::Start, "nothing was loaded");
+        assert_eq!(next_step(false, false, &loaded("SUCCEEDED")), Step::Start);
+        assert_eq!(next_step(false, true, &loaded("FAILED")), Step::Start);
+        assert_eq!(next_step(false, true, &loaded("RUNNING")), Step::Replace);
+    }
+
+    #[test]
+    fn a_shell_reads_a_quoted_word_back() {
+        assert_eq!(quoted("day=2026-11-21"), "day=2026-11-21");
+        assert_eq!(quoted("where=a > 'b'"), r"'where=a > '\''b'\'''");
+        assert_eq!(quoted(""), "''");
+    }
 
     #[test]
     fn the_state_directory_remembers_the_last_job() {
