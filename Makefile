@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test
+.PHONY: build demo test test-long
 
 # Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
 PROTOX := .tools/bin/protox
@@ -26,4 +26,13 @@ test: $(PROTOX)
 	@$(STAGE) "build" cargo build --workspace --locked
 	@$(STAGE) "build tests" cargo test --workspace --locked --no-run
 	@$(STAGE) "tests" cargo test --workspace --locked
+	@$(STAGE) --sum
+
+# The tests that take minutes.
+test-long: $(PROTOX)
+	@rm -f target/stages.txt
+	@$(STAGE) "servers" tests/servers.sh
+	@$(STAGE) "build" cargo build --workspace --locked
+	@$(STAGE) "build tests" cargo test --workspace --locked --no-run
+	@$(STAGE) "long tests" cargo test --workspace --locked -- --ignored
 	@$(STAGE) --sum

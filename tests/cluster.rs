@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,10 +12,19 @@ use crate::process::{Process, binary, free_address, output, until};
 /// A coordinator, its workers, and a directory with data sources and job files.
 pub(crate) struct Cluster {
     pub(crate) coordinator: Process,
+    /// Further coordinators, where they share an etcd.
+    pub(crate) peers: Vec<Peer>,
     pub(crate) workers: Vec<Process>,
     grpc: String,
     http: String,
     dir: TempDir,
+}
+
+/// A coordinator beside the first.
+pub(crate) struct Peer {
+    _process: Process,
+    grpc: String,
+    http: String,
 }
 
 /// What a command of `starlift` printed and how it exited.
@@ -66,14 +76,54 @@ impl Cluster {
         let dir = workspace(datasources);
         let grpc = free_address().to_string();
         let http = free_address().to_string();
-        let mut command = coordinator_command(dir.path(), &grpc, &http);
+        let mut command = coordinator_command(dir.path(), &grpc, &http, "file:state");
         let coordinator = Process::start("coordinator", command.args(flags), dir.path());
-        let mut cluster = Self { coordinator, workers: Vec::new(), grpc, http, dir };
+        let mut cluster = Self { coordinator, peers: Vec::new(), workers: Vec::new(), grpc, http, dir };
         cluster.wait_until_ready().await;
         for _ in 0..workers {
             cluster.add_worker(slots, &[]);
         }
         cluster
+    }
+
+    /// Two coordinators that keep their state at `state` in an etcd, the first of which leads, and `workers` workers
+    /// that know both.
+    pub(crate) async fn start_pair(datasources: &[String], state: &str, workers: usize, slots: u32) -> Self {
+        let dir = workspace(datasources);
+        let [grpc, http, peer_grpc, peer_http] = std::array::from_fn(|_| free_address().to_string());
+        let mut command = coordinator_command(dir.path(), &grpc, &http, state);
+        let coordinator = Process::start("coordinator", &mut command, dir.path());
+        let mut cluster = Self { coordinator, peers: Vec::new(), workers: Vec::new(), grpc, http, dir };
+        until("the first coordinator to lead", || async { cluster.leads(0).await }).await;
+        let mut command = coordinator_command(cluster.dir.path(), &peer_grpc, &peer_http, state);
+        let process = Process::start("coordinator-2", &mut command, cluster.dir.path());
+        cluster.peers.push(Peer { _process: process, grpc: peer_grpc, http: peer_http });
+        until("the second coordinator to follow", || async { cluster.is_ready(1).await }).await;
+        for _ in 0..workers {
+            cluster.add_worker(slots, &[]);
+        }
+        cluster
+    }
+
+    /// Whether the coordinator with this number says that it leads.
+    pub(crate) async fn leads(&self, number: usize) -> bool {
+        let page = self.page(number, "/metrics").await;
+        page.is_some_and(|(_, text)| text.contains("starlift_coordinator_leader 1"))
+    }
+
+    /// Whether the coordinator with this number leads or knows who does.
+    pub(crate) async fn is_ready(&self, number: usize) -> bool {
+        self.page(number, "/readyz").await.is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Status and text of a page; `None` without an answer in a second.
+    pub(crate) async fn page(&self, number: usize, path: &str) -> Option<(u16, String)> {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build();
+        let address = if number == 0 { &self.http } else { &self.peers[number - 1].http };
+        let request = http.expect("a plain HTTP client").get(format!("http://{address}{path}"));
+        let reply = request.send().await.ok()?;
+        Some((reply.status().as_u16(), reply.text().await.ok()?))
     }
 
     pub(crate) fn add_worker(&mut self, slots: u32, flags: &[&str]) {
@@ -89,7 +139,7 @@ impl Cluster {
     /// SIGKILL and a new start on the same state and addresses.
     pub(crate) async fn restart_coordinator(&mut self) {
         self.coordinator.kill();
-        let mut command = coordinator_command(self.dir.path(), &self.grpc, &self.http);
+        let mut command = coordinator_command(self.dir.path(), &self.grpc, &self.http, "file:state");
         self.coordinator = Process::start("coordinator-again", &mut command, self.dir.path());
         self.wait_until_ready().await;
     }
@@ -103,8 +153,10 @@ impl Cluster {
         .await;
     }
 
+    /// The addresses of all coordinators, as `--coordinator` takes them.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.grpc)
+        let all = std::iter::once(&self.grpc).chain(self.peers.iter().map(|peer| &peer.grpc));
+        all.map(|grpc| format!("http://{grpc}")).collect::<Vec<_>>().join(",")
     }
 
     /// `http://host:port` of the coordinator's REST side.
@@ -114,8 +166,13 @@ impl Cluster {
 
     /// Runs a client command such as `submit` to its end.
     pub(crate) async fn client(&self, arguments: &[&str]) -> Outcome {
+        self.client_of(&self.url(), arguments).await
+    }
+
+    /// The same with other addresses than those of all coordinators.
+    pub(crate) async fn client_of(&self, urls: &str, arguments: &[&str]) -> Outcome {
         let mut command = starlift(self.dir.path());
-        command.args(arguments).args(["--coordinator", &self.url()]);
+        command.args(arguments).args(["--coordinator", urls]);
         output(command).await.into()
     }
 
@@ -178,9 +235,9 @@ pub(crate) async fn run(dir: &Path, script: &Value, flags: &[&str]) -> Outcome {
     output(command).await.into()
 }
 
-fn coordinator_command(dir: &Path, grpc: &str, http: &str) -> Command {
+fn coordinator_command(dir: &Path, grpc: &str, http: &str, state: &str) -> Command {
     let mut command = starlift(dir);
-    command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", "file:state"]);
+    command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", state]);
     command.args(["--datasources", "datasources.toml"]);
     command
 }

@@ -1,11 +1,13 @@
 //! System tests: the real `starlift` binary in real processes, a real MariaDB as the source, and the stand-in StarRocks
-//! as the target. Fixtures: `process`, `mariadb`, `standin`, `cluster`, `rows` (the judge). Everything listens on the
-//! loopback, lives in temporary directories, and ends with its test.
+//! as the target. Fixtures: `process`, `mariadb`, `standin`, `etcd`, `cluster`, `rows` (the judge). Everything listens
+//! on the loopback, lives in temporary directories, and ends with its test.
 
 mod bad_input;
 mod chaos;
 mod cluster;
 mod commands;
+mod coordinators;
+mod etcd;
 mod examples;
 mod failure;
 mod mariadb;

@@ -6,12 +6,13 @@ missing=()
 PATH=$PATH:/usr/sbin
 command -v mariadbd >/dev/null || command -v mysqld >/dev/null || missing+=(mariadb-server)
 command -v mariadb >/dev/null || missing+=(mariadb-client)
+command -v etcd >/dev/null || missing+=(etcd-server)
 command -v curl >/dev/null || missing+=(curl)
 [[ $(uname) != Linux ]] || command -v ip >/dev/null || missing+=(iproute2)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "tests need: ${missing[*]}; install them and run again (macOS: brew install mariadb curl)" >&2
+    echo "tests need: ${missing[*]}; install them and run again (macOS: brew install mariadb etcd curl)" >&2
     exit 1
 fi
 sudo=()
