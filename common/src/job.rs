@@ -349,11 +349,15 @@ impl LoadSpec {
     /// Both halves count with it: the worker sends it with `begin`, and the coordinator knows by it when nothing can
     /// come any more of a worker that was lost. `bytes_per_second` is the task's share of a speed limit.
     pub fn transaction_timeout_s(&self, rows_estimate: u64, bytes_per_second: Option<u64>) -> u64 {
-        let by_rows = rows_estimate / SLOW_ROWS_PER_SECOND;
+        let estimate = self.estimated_s(rows_estimate, bytes_per_second).saturating_mul(4);
+        self.timeout_s.map_or(estimate.clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S), u64::from)
+    }
+
+    /// Seconds that one slow worker takes for so many rows.
+    pub fn estimated_s(&self, rows: u64, bytes_per_second: Option<u64>) -> u64 {
         let by_speed =
-            bytes_per_second.map_or(0, |speed| rows_estimate.saturating_mul(USUAL_ROW_BYTES) / speed.max(1));
-        let estimate = by_rows.max(by_speed).saturating_mul(4).clamp(TIMEOUT_MIN_S, TIMEOUT_MAX_S);
-        self.timeout_s.map_or(estimate, u64::from)
+            bytes_per_second.map_or(0, |speed| rows.saturating_mul(USUAL_ROW_BYTES) / speed.max(1));
+        (rows / SLOW_ROWS_PER_SECOND).max(by_speed)
     }
 }
 

@@ -1,10 +1,10 @@
 //! A job's plan: everything decided before anything is changed. Pure. What the catalogues say comes in as
 //! [`SourceFacts`] and [`TargetFacts`] (`probe.rs` asks), what goes out is stored and sent to workers. Types are
-//! matched in [`crate::columns`], keys are cut in [`crate::ranges`].
+//! matched in [`crate::columns`], keys are cut in [`crate::ranges`], what a server allows is told in [`server`].
 
 use serde::{Deserialize, Serialize};
 use starlift_common::job::{
-    ColumnList, CommitMode, Delimiter, ErrorLimit, Format, JobSpec, LoadMode, LoadSpec, ReadSpec, SourceKind,
+    ColumnList, CommitMode, Delimiter, ErrorLimit, Format, JobSpec, LoadSpec, ReadSpec, SourceKind,
 };
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
@@ -14,14 +14,15 @@ use starlift_common::task::TaskPlan;
 use crate::columns::{Column, Fit, Kind, cell_kind, find, fit};
 use crate::ranges::{self, KeyFacts, Size};
 
+pub mod server;
+
+use server::ServerFacts;
+
 /// A transaction is closed at this size and the task goes on in another.
 const PART_BYTES: u64 = 8 << 30;
 
 /// Most that one JSON body may hold: the server keeps the whole of it in memory.
 const JSON_BODY_BYTES: u64 = 64 << 20;
-
-/// Below this StarRocks forgets labels so soon that a doubtful commit may not be settled any more.
-const LABELS_KEPT_LEAST: u64 = 10_000;
 
 /// Stored before preSql; never changed afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,8 +103,7 @@ pub struct TargetFacts {
     pub model: Option<Model>,
     /// `None`: not asked.
     pub has_rows: Option<bool>,
-    /// `label_keep_max_num`, where the account may read it.
-    pub labels_kept: Option<u64>,
+    pub server: ServerFacts,
     pub load_urls: Vec<String>,
     /// Database and table of the source, when it lies on the same server.
     pub source_here: Option<(String, String)>,
@@ -225,19 +225,18 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
             target.database, spec.target.table
         ));
     }
-    if let Some(kept) = target.labels_kept.filter(|kept| *kept < LABELS_KEPT_LEAST) {
-        warnings.push(format!(
-            "the target remembers only {kept} labels (label_keep_max_num); set it to {LABELS_KEPT_LEAST} or more, so \
-             that a commit whose answer is lost can be settled"
-        ));
-    }
+    let server = &target.server;
     let tasks = match &source.key {
-        Some(key) => {
-            let wanted = u64::from(spec.settings.concurrent) * u64::from(spec.source.split_factor);
-            ranges::split(0, key.facts, source.size, wanted)
-        }
+        Some(key) => ranges::split(0, key.facts, source.size, server.cut(spec)),
         None => ranges::whole(0, source.size),
     };
+    let mut load = load_spec(spec, source, target, &columns);
+    if let Some(problem) = server.too_large(spec, &load, &tasks, source.size) {
+        return Err(vec![problem]);
+    }
+    let (prepared_timeout_s, prepared_lifetime_s) = server.prepared(spec, &load, source.size.rows);
+    load.prepared_timeout_s = prepared_timeout_s;
+    warnings.extend(server.warnings(spec, tasks.len()));
     if let Some(key) = source.key.as_ref().filter(|key| !key.is_sorted && tasks.len() > 1) {
         warnings.push(format!(
             "{} is neither indexed nor sorted by splitPk \"{}\": each of the {} tasks reads the whole table",
@@ -248,7 +247,7 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
     }
     Ok(Plan {
         shards: vec![read_spec(spec, source)],
-        load: load_spec(spec, source, target, &columns),
+        load,
         tasks,
         pre_sql: statements(&spec.target.pre_sql, &spec.target.table),
         post_sql: statements(&spec.target.post_sql, &spec.target.table),
@@ -256,7 +255,7 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         bytes_per_second: spec.settings.bytes_per_second,
         commit: spec.settings.commit,
         error_limit: spec.settings.error_limit,
-        prepared_lifetime_s: PREPARED_LIFETIME_DEFAULT_S,
+        prepared_lifetime_s,
         warnings,
     })
 }
@@ -267,6 +266,7 @@ pub fn writer_faults(spec: &JobSpec, target: &TargetFacts) -> Vec<Problem> {
     let columns = target_columns(spec, target, &mut problems);
     check_target(spec, target, &columns, &mut problems);
     problems.extend(emptied_source(spec, target));
+    problems.extend(target.server.faults(spec));
     problems
 }
 
@@ -418,8 +418,17 @@ fn emptied_source(spec: &JobSpec, target: &TargetFacts) -> Option<Problem> {
     )
 }
 
-/// Loads and statements that touch the table being read.
+/// Statements that take rows away too early, and loads and statements that touch the table being read.
 fn warn_of_statements(spec: &JobSpec, target: &TargetFacts, warnings: &mut Vec<String>) {
+    if spec.settings.commit == CommitMode::Job {
+        let pre_sql = statements(&spec.target.pre_sql, &spec.target.table);
+        if let Some(sql) = pre_sql.iter().find(|sql| destroys(sql)) {
+            warnings.push(format!(
+                "preSql takes effect before the transfer: readers miss the rows until commit \"job\" shows the new \
+                 ones: {sql}"
+            ));
+        }
+    }
     let Some(source) = &target.source_here else { return };
     let name = format!("{}.{}", source.0, source.1);
     if is_target(spec, target, source) {
@@ -497,9 +506,9 @@ fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns
         max_batch_bytes: spec.target.max_batch_bytes.min(body_most),
         label_prefix: spec.target.label_prefix.clone(),
         timeout_s: props.timeout_s,
-        max_part_bytes: PART_BYTES,
+        max_part_bytes: target.server.part_bytes(props.format),
         on_error: spec.target.on_error,
-        mode: LoadMode::Transaction,
+        mode: target.server.mode(),
         prepared_timeout_s: None,
     }
 }

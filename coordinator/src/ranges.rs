@@ -30,9 +30,21 @@ pub struct Size {
     pub bytes: u64,
 }
 
-/// The tasks of one table split by an integer key. `wanted` is the job's own number (concurrency × split factor).
-pub fn split(shard: u32, key: KeyFacts, size: Size, wanted: u64) -> Vec<TaskPlan> {
-    let count = task_count(size, wanted);
+/// What decides, beside the table's size, how many tasks it becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The job's own number: concurrency × split factor.
+    pub wanted: u64,
+    /// A task must not be larger, by estimate; makes more tasks than are worth their while if need be.
+    pub body_bytes: u64,
+    /// Nor may there be more of them, the one for rows without a key among them; makes larger tasks if need be.
+    pub tasks_most: u64,
+}
+
+/// The tasks of one table split by an integer key.
+pub fn split(shard: u32, key: KeyFacts, size: Size, cut: Cut) -> Vec<TaskPlan> {
+    let tasks_most = cut.tasks_most.saturating_sub(u64::from(key.nullable));
+    let count = task_count(size, Cut { tasks_most, ..cut });
     let boundaries = key.bounds.map_or_else(Vec::new, |(min, max)| equal_width(min, max, count));
     let ranges = between(&boundaries);
     let rows_estimate = size.rows / u64::try_from(ranges.len()).unwrap_or(1);
@@ -52,10 +64,11 @@ pub fn whole(shard: u32, size: Size) -> Vec<TaskPlan> {
 }
 
 /// As many as the job wants, more when tasks would be too large, fewer when they would be too small; at least one.
-pub fn task_count(size: Size, wanted: u64) -> u64 {
+pub fn task_count(size: Size, cut: Cut) -> u64 {
     let by_size = size.rows.div_ceil(ROWS_MOST).max(size.bytes.div_ceil(BYTES_MOST));
-    let most = (size.rows / ROWS_LEAST).clamp(1, TASKS_MOST);
-    wanted.max(by_size).clamp(1, most)
+    let worth = (size.rows / ROWS_LEAST).max(1);
+    let by_body = size.bytes.div_ceil(cut.body_bytes.max(1));
+    cut.wanted.max(by_size).min(worth).max(by_body).clamp(1, cut.tasks_most.clamp(1, TASKS_MOST))
 }
 
 /// Inner boundaries that cut `min..=max` into `count` parts of about the same width; fewer when there are not so many
@@ -82,6 +95,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn cut(wanted: u64) -> Cut {
+        Cut { wanted, body_bytes: u64::MAX, tasks_most: TASKS_MOST }
+    }
+
     fn holders(tasks: &[TaskPlan], key: Key) -> usize {
         tasks
             .iter()
@@ -95,7 +112,7 @@ mod tests {
             min in any::<i128>(), max in any::<i128>(), rows in 0u64..1 << 40, wanted in 1u64..500, key in any::<i128>(),
         ) {
             let facts = KeyFacts { bounds: Some((min, max)), nullable: false };
-            let tasks = split(0, facts, Size { rows, bytes: 0 }, wanted);
+            let tasks = split(0, facts, Size { rows, bytes: 0 }, cut(wanted));
             for key in [key, min, max, min.saturating_sub(1), max.saturating_add(1), i128::MIN, i128::MAX] {
                 prop_assert_eq!(holders(&tasks, key), 1);
             }
@@ -128,22 +145,34 @@ mod tests {
     #[test]
     fn the_number_of_tasks_follows_the_size() {
         let rows = |rows| Size { rows, bytes: 0 };
-        assert_eq!(task_count(rows(0), 20), 1);
-        assert_eq!(task_count(rows(60_000), 20), 1);
-        assert_eq!(task_count(rows(200_000), 20), 4);
-        assert_eq!(task_count(rows(1_000_000), 10), 10);
-        assert_eq!(task_count(rows(100_000_000), 10), 100);
-        assert_eq!(task_count(Size { rows: 1_000_000, bytes: 4 << 30 }, 10), 16);
-        assert_eq!(task_count(rows(u64::MAX), 10), TASKS_MOST);
+        assert_eq!(task_count(rows(0), cut(20)), 1);
+        assert_eq!(task_count(rows(60_000), cut(20)), 1);
+        assert_eq!(task_count(rows(200_000), cut(20)), 4);
+        assert_eq!(task_count(rows(1_000_000), cut(10)), 10);
+        assert_eq!(task_count(rows(100_000_000), cut(10)), 100);
+        assert_eq!(task_count(Size { rows: 1_000_000, bytes: 4 << 30 }, cut(10)), 16);
+        assert_eq!(task_count(rows(u64::MAX), cut(10)), TASKS_MOST);
+    }
+
+    #[test]
+    fn a_cap_makes_larger_tasks_and_a_body_limit_smaller_ones() {
+        let size = Size { rows: 100_000_000, bytes: 0 };
+        let capped = Cut { tasks_most: 30, ..cut(10) };
+        assert_eq!(task_count(size, capped), 30);
+        let facts = KeyFacts { bounds: Some((1, 1 << 40)), nullable: true };
+        assert_eq!(split(0, facts, size, capped).len(), 30, "the task of NULL keys is one of them");
+        let wide = Size { rows: 60_000, bytes: 10 << 30 };
+        assert_eq!(task_count(wide, cut(10)), 1);
+        assert_eq!(task_count(wide, Cut { body_bytes: 1 << 30, ..cut(10) }), 10);
     }
 
     #[test]
     fn rows_without_a_key_have_a_task_of_their_own_where_there_can_be_any() {
         let tasks =
-            split(0, KeyFacts { bounds: Some((1, 9)), nullable: true }, Size { rows: 9, bytes: 0 }, 5);
+            split(0, KeyFacts { bounds: Some((1, 9)), nullable: true }, Size { rows: 9, bytes: 0 }, cut(5));
         let ranges: Vec<TaskRange> = tasks.iter().map(|task| task.range).collect();
         assert_eq!(ranges, [TaskRange::Keys(KeyRange { lower: None, upper: None }), TaskRange::NullKeys]);
-        let empty = split(0, KeyFacts { bounds: None, nullable: false }, Size::default(), 5);
+        let empty = split(0, KeyFacts { bounds: None, nullable: false }, Size::default(), cut(5));
         assert_eq!(empty.len(), 1);
     }
 }

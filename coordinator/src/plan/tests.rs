@@ -5,6 +5,9 @@ use starlift_common::job::{
 };
 use starlift_common::task::{KeyRange, TaskRange};
 
+use starlift_common::job::LoadMode;
+
+use super::server::Version;
 use super::*;
 use crate::columns::mysql_kind;
 
@@ -82,7 +85,13 @@ fn target(columns: Vec<Column>) -> TargetFacts {
         columns,
         model: Some(Model::Duplicate),
         has_rows: Some(false),
-        labels_kept: None,
+        server: ServerFacts {
+            version: None,
+            has_transactions: true,
+            open_transactions: None,
+            labels_kept: None,
+            prepared_s: None,
+        },
         load_urls: vec!["http://fe1:8030".into()],
         source_here: None,
         warnings: Vec::new(),
@@ -202,7 +211,7 @@ fn what_an_operator_should_know_is_a_warning() {
     let mut spec = spec();
     spec.target.pre_sql.clear();
     let mut facts = target(integers(&["id"]));
-    (facts.has_rows, facts.labels_kept) = (Some(true), Some(1000));
+    (facts.has_rows, facts.server.labels_kept) = (Some(true), Some(1000));
     let warnings = assemble(&spec, &source(selected(&["id"])), &facts).unwrap().warnings;
     assert_eq!(warnings.len(), 2);
     assert!(warnings[0].contains("already holds rows") && warnings[1].contains("label_keep_max_num"));
@@ -228,4 +237,109 @@ fn json_bodies_stay_below_what_the_server_buffers() {
     spec.target.load = LoadProps { format: Format::Json, headers: BTreeMap::new(), ..LoadProps::default() };
     let plan = assemble(&spec, &source(selected(&["id"])), &target(integers(&["id"]))).unwrap();
     assert_eq!(plan.load.max_batch_bytes, 64 << 20);
+}
+
+fn large(rows: u64, bytes: u64) -> SourceFacts {
+    SourceFacts { size: Size { rows, bytes }, ..source(selected(&["id"])) }
+}
+
+fn spec_of_one_commit() -> JobSpec {
+    let mut spec = spec();
+    spec.settings.commit = CommitMode::Job;
+    spec.target.pre_sql.clear();
+    spec
+}
+
+#[test]
+fn a_commit_of_the_whole_job_takes_at_most_a_share_of_the_open_transactions() {
+    let mut facts = target(integers(&["id"]));
+    let tasks = |facts: &TargetFacts| {
+        assemble(&spec_of_one_commit(), &large(2_000_000_000, 0), facts).expect("a plan").tasks.len()
+    };
+    assert_eq!(tasks(&facts), 300);
+    facts.server.version = Some(Version(3, 0, 9));
+    assert_eq!(tasks(&facts), 30);
+    facts.server.open_transactions = Some(200);
+    assert_eq!(tasks(&facts), 60);
+    let by_task = assemble(&spec(), &large(2_000_000_000, 0), &facts).expect("a plan");
+    assert_eq!(by_task.tasks.len(), 2_001);
+}
+
+#[test]
+fn a_commit_of_the_whole_job_is_refused_when_a_task_would_need_a_second_part() {
+    let mut facts = target(integers(&["id"]));
+    facts.server.open_transactions = Some(10);
+    let plan = |rows, bytes| assemble(&spec_of_one_commit(), &large(rows, bytes), &facts);
+    // Two ranges and the NULL keys.
+    assert_eq!(plan(100_000_000, 15 << 30).expect("7.5 GiB each").tasks.len(), 3);
+    let found = problems(plan(100_000_000, 17 << 30));
+    assert_eq!(found[0].code, Code::InvalidSettings);
+    assert!(found[0].message.contains("8704 MiB"), "{}", found[0].message);
+    assert!(problems(plan(1 << 40, 0))[0].message.contains("129600 s"), "half of the longest timeout");
+    let mut whole = large(10_000_000, 9 << 30);
+    whole.key = None;
+    assert!(problems(assemble(&spec_of_one_commit(), &whole, &facts))[0].hint.contains("splitPk"));
+}
+
+#[test]
+fn a_commit_of_the_whole_job_knows_how_long_prepared_rows_last() {
+    let mut facts = target(integers(&["id"]));
+    let times = |facts: &TargetFacts, rows| {
+        let plan = assemble(&spec_of_one_commit(), &large(rows, 0), facts).expect("a plan");
+        (plan.load.prepared_timeout_s, plan.prepared_lifetime_s)
+    };
+    assert_eq!(times(&facts, 1_000), (None, 86_400));
+    facts.server.prepared_s = Some(7_200);
+    assert_eq!(times(&facts, 1_000), (None, 7_200));
+    facts.server.version = Some(Version(3, 5, 4));
+    assert_eq!(times(&facts, 1_000), (Some(86_400), 86_400));
+    assert_eq!(times(&facts, 1_000_000_000), (Some(100_000), 100_000));
+    assert_eq!(times(&facts, 100_000_000_000), (Some(259_200), 259_200));
+    let by_task = assemble(&spec(), &large(1_000, 0), &facts).expect("a plan");
+    assert_eq!((by_task.load.prepared_timeout_s, by_task.prepared_lifetime_s), (None, 7_200));
+}
+
+#[test]
+fn a_commit_of_the_whole_job_warns_of_a_table_that_is_empty_meanwhile() {
+    let mut spec = spec();
+    spec.settings.commit = CommitMode::Job;
+    let warnings = assemble(&spec, &large(1_000, 0), &target(integers(&["id"]))).expect("a plan").warnings;
+    assert!(warnings[0].ends_with("truncate table orders"), "{warnings:?}");
+    assert!(warnings[1].contains("2 transactions open") && warnings[1].contains("1000"), "{warnings:?}");
+}
+
+#[test]
+fn a_server_without_transactions_gets_plain_loads_and_a_warning() {
+    let mut facts = target(integers(&["id"]));
+    (facts.server.has_transactions, facts.server.labels_kept) = (false, Some(1000));
+    facts.server.version = Some(Version(2, 3, 1));
+    let plan = assemble(&spec(), &large(400_000, 0), &facts).expect("a plan");
+    assert_eq!((plan.load.mode, plan.load.max_part_bytes), (LoadMode::Plain, 10_240 << 20));
+    assert!(plan.warnings[0].contains("remembers its label"), "{:?}", plan.warnings);
+    assert!(
+        plan.warnings[1].contains("9 tasks") && plan.warnings[1].contains("DOUBLED"),
+        "{:?}",
+        plan.warnings
+    );
+    // No task may pass the largest body by estimate.
+    let tasks = assemble(&spec(), &large(60_000, 100 << 30), &facts).expect("a plan").tasks.len();
+    assert_eq!(tasks, 20 + 1);
+    let mut whole = large(60_000, 11 << 30);
+    whole.key = None;
+    assert!(problems(assemble(&spec(), &whole, &facts))[0].message.contains("11264 MiB"));
+    let mut json = spec();
+    json.target.load.format = Format::Json;
+    let plan = assemble(&json, &large(60_000, 1 << 30), &facts).expect("a plan");
+    assert_eq!((plan.tasks.len(), plan.load.max_part_bytes), (32 + 1, 256 << 20));
+}
+
+#[test]
+fn a_server_without_transactions_takes_neither_dirty_rows_nor_a_commit_of_the_whole_job() {
+    let mut facts = target(integers(&["id"]));
+    facts.server.has_transactions = false;
+    let mut spec = spec();
+    (spec.target.on_error, spec.settings.commit) = (OnError::BatchDirtyData, CommitMode::Job);
+    let found = problems(assemble(&spec, &large(1_000, 0), &facts));
+    assert_eq!(found.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::Unsupported; 2]);
+    assert!(found[0].message.contains("batchDirtyData") && found[1].message.contains("\"job\""));
 }

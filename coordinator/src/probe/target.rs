@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::{Asker, catalogue, database_of, refine_starrocks};
 use crate::columns::starrocks_kind;
+use crate::plan::server::{ServerFacts, Version};
 use crate::plan::{Model, TargetFacts};
 
 /// How long the check's transaction may live if its rollback gets lost, in seconds.
@@ -37,11 +38,11 @@ pub(crate) async fn target(
     let described = describe_target(datasource, &database, spec, place).await;
     // Without the table a trial would only repeat that it is missing.
     let tried = match &described {
-        Err(problem) if problem.code == Code::UnknownTable => Ok(Vec::new()),
+        Err(problem) if problem.code == Code::UnknownTable => Ok(Tried::default()),
         _ => try_begin(&client, &database, spec, job).await,
     };
-    let (mut facts, warnings) = match (described, tried) {
-        (Ok(facts), Ok(warnings)) => (facts, warnings),
+    let (mut facts, tried) = match (described, tried) {
+        (Ok(facts), Ok(tried)) => (facts, tried),
         (described, tried) => {
             let mut problems: Vec<Problem> = [described.err(), tried.err()].into_iter().flatten().collect();
             problems.dedup_by(|second, first| {
@@ -52,7 +53,8 @@ pub(crate) async fn target(
     };
     facts.load_urls.clone_from(urls);
     facts.source_here = source_here(spec, datasources, datasource);
-    facts.warnings.extend(warnings);
+    facts.server.has_transactions = !tried.not_implemented;
+    facts.warnings.extend(tried.warning);
     Ok(facts)
 }
 
@@ -82,46 +84,67 @@ async fn describe_target(
     } else {
         None
     };
-    let labels_kept = asker
-        .named_rows("ADMIN SHOW FRONTEND CONFIG LIKE 'label_keep_max_num'")
-        .await
-        .ok()
-        .and_then(|rows| rows.first().and_then(|row| row.number("value")));
+    let server = describe_server(&mut asker).await;
     asker.close().await;
     Ok(TargetFacts {
         database: database.to_owned(),
         columns,
         model,
         has_rows,
-        labels_kept,
+        server,
         load_urls: Vec::new(),
         source_here: None,
         warnings: Vec::new(),
     })
 }
 
+/// Version and settings, as far as the account may ask for them.
+async fn describe_server(asker: &mut Asker<'_>) -> ServerFacts {
+    let version = asker.rows("SELECT current_version()").await.ok();
+    let version = version.and_then(|mut rows| rows.pop()?.pop()?);
+    ServerFacts {
+        version: version.and_then(|text| Version::parse(&text)),
+        has_transactions: true,
+        open_transactions: setting(asker, "max_running_txn_num_per_db").await,
+        labels_kept: setting(asker, "label_keep_max_num").await,
+        prepared_s: setting(asker, "prepared_transaction_default_timeout_second")
+            .await
+            .and_then(|seconds| u32::try_from(seconds).ok()),
+    }
+}
+
+async fn setting(asker: &mut Asker<'_>, name: &str) -> Option<u64> {
+    let rows = asker.named_rows(&format!("ADMIN SHOW FRONTEND CONFIG LIKE '{name}'")).await.ok()?;
+    rows.first()?.number("value")
+}
+
+/// What the trial showed beside success.
+#[derive(Default)]
+struct Tried {
+    not_implemented: bool,
+    warning: Option<String>,
+}
+
 /// Begins a transaction and rolls it back: proves that the load URLs answer, that the login works there, that the
-/// account may insert, and that a BE is alive and reachable from here. Returns warnings.
-async fn try_begin(
-    client: &Client,
-    database: &str,
-    spec: &JobSpec,
-    job: JobId,
-) -> Result<Vec<String>, Problem> {
+/// account may insert, and that a BE is alive and reachable from here. A server without transactions is only asked
+/// which BE would take a load: a load without rows would leave a failed one in its history.
+async fn try_begin(client: &Client, database: &str, spec: &JobSpec, job: JobId) -> Result<Tried, Problem> {
     let mut tries = 1;
     loop {
         match begin_and_roll_back(client, database, spec, job).await {
-            Ok(()) => return Ok(Vec::new()),
+            Ok(()) => return Ok(Tried::default()),
             // Whatever was begun under the lost answer was rolled back; the next try has another label.
             Err(error) if error.is_unknown() && tries < CHECK_TRIES => tries += 1,
             Err(error) if error.class() == FailureClass::Distress => {
-                return Ok(vec![format!("the target is under pressure already: {error}")]);
+                let warning = Some(format!("the target is under pressure already: {error}"));
+                return Ok(Tried { warning, not_implemented: false });
             }
-            Err(CallError::Refused { answer, host }) if answer.is_not_implemented() => {
-                let text = answer.text();
-                let message = format!("the target does not know transactions of Stream Load: {text}");
-                let problem = Problem::new(Code::Unsupported, message).at(host);
-                return Err(problem.hint("StarRocks 2.4 or newer is needed"));
+            Err(CallError::Refused { answer, .. }) if answer.is_not_implemented() => {
+                let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
+                let target = TxnTarget { database, table: &spec.target.table, label: &label };
+                let chosen = client.choose_backend(target, &HeaderMap::new()).await;
+                chosen.map_err(|error| refused_begin(&error))?;
+                return Ok(Tried { not_implemented: true, warning: None });
             }
             Err(error) => return Err(refused_begin(&error)),
         }
