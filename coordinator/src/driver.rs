@@ -226,12 +226,13 @@ fn log(change: &Change) {
         | Change::Plan(..)
         | Change::Report(..)
         | Change::NoReport(..)
-        | Change::BadRows(..) => {}
+        | Change::BadRows(..)
+        | Change::Forgotten(..) => {}
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
@@ -246,9 +247,9 @@ mod tests {
 
     /// A store in memory that can be told to fail.
     #[derive(Clone, Default)]
-    struct MemoryStore {
+    pub(crate) struct MemoryStore {
         pairs: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-        is_broken: Arc<AtomicBool>,
+        pub(crate) is_broken: Arc<AtomicBool>,
     }
 
     impl MemoryStore {
@@ -281,7 +282,7 @@ mod tests {
         JobId::from_parts(1, 1)
     }
 
-    fn submit(ticket: Ticket) -> Event {
+    pub(crate) fn submit(ticket: Ticket) -> Event {
         Event::Submit { ticket, job: job(), name: "orders".into(), script: "{ not json".into() }
     }
 

@@ -27,6 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Most tasks in one answer.
 const LARGEST_PAGE: u32 = 10_000;
 
+/// Longest script in its stored form, which every store can keep in one value.
+const SCRIPT_BYTES: usize = 1_300_000;
+
 /// Bounds of the pause between two statuses of a watched job.
 const WATCH_PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
@@ -128,6 +131,11 @@ impl AdminService for Services {
         let job = job_id_of(&job_id)?;
         if let Err(problems) = starlift_common::script::parse(&script) {
             return Err(refused(&crate::state::joined(&problems)));
+        }
+        if stored_length(&script) > SCRIPT_BYTES {
+            let message = "the job script is too large to be kept";
+            let problem = Problem::new(Code::InvalidScript, message);
+            return Err(refused(&problem.hint(format!("as JSON text it may take {SCRIPT_BYTES} bytes"))));
         }
         let script: Arc<str> = script.into();
         match self.ask(|ticket| Event::Submit { ticket, job, name, script }).await? {
@@ -340,6 +348,10 @@ fn order(order: crate::state::TaskOrder) -> pb::TaskOrder {
         order: verdict.into(),
         bytes_per_second: order.bytes_per_second.unwrap_or_default(),
     }
+}
+
+fn stored_length(script: &str) -> usize {
+    script.len() + script.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | ..b' ')).count()
 }
 
 fn job_id_of(text: &str) -> Result<JobId, Status> {

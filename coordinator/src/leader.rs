@@ -233,7 +233,107 @@ impl Office {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::driver::tests::{MemoryStore, submit};
+    use crate::state::Answer;
+
+    /// Always wins; its terms end when the test says so.
+    struct Sure {
+        store: MemoryStore,
+        ends: watch::Receiver<Option<Instant>>,
+        rival: Option<Arc<str>>,
+    }
+
+    impl Election for Sure {
+        type Store = MemoryStore;
+
+        async fn campaign(&mut self, seen: impl Fn(Role) + Send) -> Result<Term<MemoryStore>, StoreError> {
+            if self.ends.borrow().is_some() {
+                // Lost once: from now on somebody else leads.
+                self.rival = Some("http://b:1".into());
+            }
+            if let Some(rival) = &self.rival {
+                seen(Role::Following(rival.clone()));
+                std::future::pending::<()>().await;
+            }
+            Ok(Term { store: self.store.clone(), ends: self.ends.clone() })
+        }
+
+        async fn resign(&mut self) {}
+    }
+
+    struct Running {
+        store: MemoryStore,
+        ends: watch::Sender<Option<Instant>>,
+        desk: Desk,
+        stop: CancellationToken,
+        serving: tokio::task::JoinHandle<Result<(), StoreError>>,
+    }
+
+    fn start() -> Running {
+        let (role, desk) = Desk::new();
+        let office = Office {
+            rules: Rules { lease: Duration::from_secs(15), attempts: 3 },
+            datasources: Arc::default(),
+            clock: Clock::start(),
+            role,
+        };
+        let (ends, watched) = watch::channel(None);
+        let (store, stop) = (MemoryStore::default(), CancellationToken::new());
+        let election = Sure { store: store.clone(), ends: watched, rival: None };
+        let stopped = stop.clone();
+        let serving = tokio::spawn(async move { office.serve(election, &stopped).await });
+        Running { store, ends, desk, stop, serving }
+    }
+
+    /// The way to the loop, as soon as there is one.
+    async fn leading(desk: &Desk) -> Handle {
+        let mut desk = desk.clone();
+        loop {
+            match desk.handle() {
+                Ok(handle) => return handle,
+                Err(_) => desk.changed().await,
+            };
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failed_save_the_journal_is_read_again_and_all_goes_on() {
+        let Running { store, desk, stop, serving, .. } = start();
+        let first = leading(&desk).await;
+        store.is_broken.store(true, Ordering::Relaxed);
+        assert!(first.ask(submit).await.is_err(), "what is not saved is not answered");
+        store.is_broken.store(false, Ordering::Relaxed);
+        let again = leading(&desk).await;
+        assert_eq!(again.read(|state, _| state.jobs().count()).await, Ok(0), "it was not saved");
+        assert_eq!(again.ask(submit).await, Ok(Answer::Accepted));
+        stop.cancel();
+        assert!(serving.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_leadership_answers_nobody_and_names_the_new_leader() {
+        let Running { ends, mut desk, stop, serving, .. } = start();
+        let handle = leading(&desk).await;
+        let parked = tokio::spawn({
+            let (worker, until) = (crate::state::tests::info("w1"), handle.deadline(Duration::from_secs(60)));
+            async move {
+                let ask = |ticket| crate::state::Event::Acquire { ticket, worker, free_slots: 1, until };
+                handle.ask(ask).await
+            }
+        });
+        sleep(Duration::from_secs(1)).await;
+        ends.send_replace(Some(Instant::now()));
+        assert!(parked.await.unwrap().is_err(), "whoever waits is told at once");
+        while desk.not_leading().leader.is_none() {
+            desk.changed().await;
+        }
+        assert_eq!(desk.not_leading().leader.as_deref(), Some("http://b:1"));
+        stop.cancel();
+        assert!(serving.await.unwrap().is_ok());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_by_its_own_clock_unless_it_is_prolonged() {

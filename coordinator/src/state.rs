@@ -31,7 +31,8 @@ mod steer;
 
 use ends::Leftover;
 pub use event::{
-    Action, Answer, Change, Event, Journal, Resolution, Rules, StoredJob, TaskOrder, Ticket, Turn, WorkerInfo,
+    Action, Answer, Change, Event, Forgotten, Journal, Resolution, Rules, StoredJob, TaskOrder, Ticket, Turn,
+    WorkerInfo,
 };
 use job::Job;
 use round::{Round, Touched};
@@ -155,6 +156,7 @@ impl State {
         self.sweep(&mut round);
         self.assign(&mut round);
         self.dismiss(&mut round);
+        self.forget(&mut round);
         self.finish_round(round)
     }
 
@@ -424,6 +426,26 @@ impl State {
         }
     }
 
+    /// Lets the oldest ended jobs go when there are many; those with labels still to be swept stay.
+    fn forget(&mut self, round: &mut Round) {
+        if self.jobs.len() <= ENDED_JOBS_KEPT {
+            return;
+        }
+        let mut ended: Vec<(UnixMillis, JobId)> = self
+            .jobs
+            .iter()
+            .filter(|(id, job)| job.state().is_final() && self.sweeps.labels_of(**id) == 0)
+            .filter_map(|(id, job)| Some((job.report()?.finished_at, *id)))
+            .collect();
+        ended.sort_unstable();
+        let many = ended.len().saturating_sub(ENDED_JOBS_KEPT);
+        for (_, id) in ended.into_iter().take(many) {
+            if let Some(job) = self.jobs.remove(&id) {
+                round.forgotten.push((id, job.forgotten()));
+            }
+        }
+    }
+
     fn make_report(&mut self, id: JobId, finished_at: UnixMillis, round: &mut Round) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let report = crate::report::make(id, job, self.sweeps.labels_of(id), finished_at);
@@ -441,8 +463,9 @@ impl State {
     }
 
     fn finish_round(&mut self, round: Round) -> Turn {
-        let changes = round.touched.into_iter().filter_map(|touched| self.change(touched)).collect();
-        Turn { changes, actions: round.actions }
+        let changes = round.touched.into_iter().filter_map(|touched| self.change(touched));
+        let forgotten = round.forgotten.into_iter().map(|(id, job)| Change::Forgotten(id, Arc::new(job)));
+        Turn { changes: changes.chain(forgotten).collect(), actions: round.actions }
     }
 
     /// The present value of a record that was touched.
@@ -466,6 +489,9 @@ impl State {
         })
     }
 }
+
+/// Ended jobs that stay to be looked at; the report of an older one is gone.
+const ENDED_JOBS_KEPT: usize = 200;
 
 /// The problem of an id that no job has.
 pub fn unknown_job(id: JobId) -> Problem {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::ids::{JobId, TaskKey, WorkerId};
+use starlift_common::ids::{JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::label::Label;
 use starlift_common::problem::Problem;
 use starlift_common::task::{AttemptKey, BadRow, Outcome, Progress};
@@ -241,6 +241,19 @@ pub enum Change {
     NoReport(JobId),
     /// The first bad rows of a task that is decided.
     BadRows(TaskKey, Arc<[BadRow]>),
+    /// An old ended job makes room.
+    Forgotten(JobId, Arc<Forgotten>),
+}
+
+/// What is stored of a job that is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Forgotten {
+    /// Tasks of its plan; `None`: it was never planned.
+    pub planned: Option<usize>,
+    /// Tasks that were ever granted.
+    pub tasks: Vec<TaskId>,
+    /// Tasks with bad rows.
+    pub bad_rows: Vec<TaskId>,
 }
 
 /// What was stored, read back at start.

@@ -13,7 +13,7 @@ use starlift_common::retry::Backoff;
 use starlift_common::task::{AttemptKey, BAD_ROW_BYTES_MAX, BAD_ROWS_MAX, BadRow, Prepared};
 use starlift_common::wire::Grant;
 
-use super::{Action, StoredJob};
+use super::{Action, Forgotten, StoredJob};
 use crate::clock::{UnixMillis, whole_millis};
 use crate::commit::Facts;
 use crate::plan::Plan;
@@ -332,6 +332,16 @@ impl Job {
             .filter(|(_, record)| is_open(record) && record.epoch.0 > 0)
             .map(|(task, record)| AttemptKey { task, epoch: record.epoch })
             .collect()
+    }
+
+    /// What is stored of it.
+    pub(super) fn forgotten(&self) -> Forgotten {
+        let granted = self.numbered().filter(|(_, record)| **record != TaskRecord::default());
+        Forgotten {
+            planned: self.plan.as_ref().map(|plan| plan.tasks.len()),
+            tasks: granted.map(|(task, _)| task.task).collect(),
+            bad_rows: self.bad_rows.keys().copied().collect(),
+        }
     }
 
     /// Remembers when the first task was prepared; true when this is it.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use starlift_common::ids::{JobId, TaskKey};
 use starlift_common::task::AttemptKey;
 
-use super::event::{Action, Answer, Ticket};
+use super::event::{Action, Answer, Forgotten, Ticket};
 use super::job::Job;
 use crate::clock::Now;
 
@@ -14,6 +14,7 @@ pub(super) struct Round {
     pub(super) now: Now,
     pub(super) touched: BTreeSet<Touched>,
     pub(super) actions: Vec<Action>,
+    pub(super) forgotten: Vec<(JobId, Forgotten)>,
 }
 
 /// A record to be saved at the end of the round, once, however often it was touched. The order is that of the writes:
@@ -31,7 +32,7 @@ pub(super) enum Touched {
 
 impl Round {
     pub(super) fn new(now: Now) -> Self {
-        Self { now, touched: BTreeSet::new(), actions: Vec::new() }
+        Self { now, touched: BTreeSet::new(), actions: Vec::new(), forgotten: Vec::new() }
     }
 
     pub(super) fn touch(&mut self, touched: Touched) {

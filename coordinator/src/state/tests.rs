@@ -1073,6 +1073,28 @@ fn plain_loads_of_an_ended_job_are_stopped_and_left_alone_when_it_is_resumed() {
 }
 
 #[test]
+fn old_ended_jobs_make_room_and_leave_nothing_in_the_store() {
+    let mut bench = Bench::running(3);
+    let done = bench.one("w1");
+    bench.report(done, dirty(done, 0));
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Cancelled);
+    for number in 0..u64::try_from(ENDED_JOBS_KEPT).unwrap() {
+        bench.now.unix.0 += 1;
+        let id = JobId::from_parts(100 + number, 1);
+        bench.ask(|ticket| Event::Submit { ticket, job: id, name: "x".into(), script: "{}".into() });
+        bench.tell(Event::Planned { job: id, result: Err(vec![Problem::new(Code::InvalidScript, "no")]) });
+    }
+    assert_eq!(bench.state.jobs().count(), ENDED_JOBS_KEPT);
+    assert!(bench.state.job(job()).is_none());
+    let left: Vec<&String> = bench.saved.keys().filter(|key| key.contains(&job().to_string())).collect();
+    assert_eq!(left, Vec::<&String>::new());
+    bench.restart();
+    assert_eq!(bench.state.jobs().count(), ENDED_JOBS_KEPT);
+}
+
+#[test]
 fn a_draining_worker_gets_nothing() {
     let mut bench = Bench::running(1);
     let worker = WorkerInfo { draining: true, ..info("w1") };

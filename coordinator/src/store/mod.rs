@@ -32,7 +32,7 @@ use starlift_common::problem::{Code, Problem};
 use starlift_common::task::{AttemptKey, BadRow, TaskPlan};
 
 use crate::plan::Plan;
-use crate::state::{Change, Journal, StoredJob};
+use crate::state::{Change, Forgotten, Journal, StoredJob};
 
 /// Of this layout. A newer one is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -169,6 +169,7 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<Write> {
             Change::Sweep(attempt, record) => writes.push(put(sweep_key(*attempt), record)),
             Change::Swept(attempt) => writes.push(Write { key: sweep_key(*attempt), value: None }),
             Change::Report(job, report) => writes.push(put(report_key(*job), report)),
+            Change::Forgotten(job, stored) => writes.extend(forget(*job, stored)),
             Change::NoReport(job) => writes.push(Write { key: report_key(*job), value: None }),
             Change::BadRows(task, rows) => {
                 writes.push(put(format!("dirty/{}/{:06}", task.job, task.task.0), rows));
@@ -185,6 +186,18 @@ fn encode_plan(job: JobId, plan: &Plan) -> Vec<Write> {
     // The head comes last: a plan is there when it is.
     writes.push(put(format!("plan/{job}"), &Plan { tasks: Vec::new(), ..plan.clone() }));
     writes
+}
+
+/// Takes away all that is stored of a job.
+fn forget(job: JobId, stored: &Forgotten) -> Vec<Write> {
+    let mut keys = vec![format!("job/{job}"), format!("report/{job}"), format!("script/{job}")];
+    if let Some(tasks) = stored.planned {
+        keys.push(format!("plan/{job}"));
+        keys.extend((0..tasks.div_ceil(TASKS_PER_PAGE)).map(|page| format!("range/{job}/{page:04}")));
+    }
+    keys.extend(stored.tasks.iter().map(|task| format!("task/{job}/{:06}", task.0)));
+    keys.extend(stored.bad_rows.iter().map(|task| format!("dirty/{job}/{:06}", task.0)));
+    keys.into_iter().map(|key| Write { key, value: None }).collect()
 }
 
 fn sweep_key(attempt: AttemptKey) -> String {
