@@ -18,13 +18,14 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cluster::{Outcome, workspace, write_job};
+use crate::etcd::Etcd;
 use crate::mariadb::MariaDb;
 use crate::migration::{COLUMNS, create_target, datasources, fill_source, orders_job};
 use crate::process::{self, Process, free_address, output, until};
 use crate::rows::{self, Rows};
 use crate::standin::Standin;
 
-const COORDINATORS: usize = 1;
+const COORDINATORS: usize = 2;
 const WORKERS: usize = 4;
 const SLOTS: u32 = 2;
 const FRONTENDS: usize = 2;
@@ -34,9 +35,13 @@ const ROWS: u32 = 24_000;
 const ROWS_CLAIMED: u32 = 2_500_000;
 /// How fast one load may be sent: slow enough that the storm meets every task.
 const LOAD_BYTES_PER_SECOND: u32 = 45_000;
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: &str = "3s";
+/// How long a silent coordinator keeps the lead.
+const LEADER_TTL: &str = "2s";
 /// How long things break in a round.
 const STORM: Duration = Duration::from_secs(7);
+/// How long answers go on being lost after that, unless the job ends sooner.
+const DRIZZLE: Duration = Duration::from_secs(8);
 /// How long the job may go on once nothing breaks any more.
 const CALM: Duration = Duration::from_secs(60);
 /// Between two questions how the job stands.
@@ -194,6 +199,7 @@ fn script(random: &mut Rng, seed: u64) -> Value {
 struct Stage {
     source: MariaDb,
     target: Standin,
+    etcd: Etcd,
     wanted: Rows,
     binary: PathBuf,
 }
@@ -215,7 +221,8 @@ impl Stage {
             "--label-keep-max-num",
             "20000",
         ];
-        let (mut source, target) = tokio::join!(MariaDb::start(), Standin::start(&flags));
+        let (mut source, target, etcd) =
+            tokio::join!(MariaDb::start(), Standin::start(&flags), Etcd::start());
         fill_source(&source, ROWS).await;
         source.claim_rows("orders", ROWS_CLAIMED).await;
         create_target(&target).await;
@@ -231,6 +238,7 @@ impl Stage {
         Self {
             source,
             target,
+            etcd,
             wanted,
             binary: binary.map_or_else(|| process::binary("starlift"), PathBuf::from),
         }
@@ -294,7 +302,12 @@ impl<'a> Round<'a> {
         let summary = self.rage(&acts).await;
         self.mend().await;
         let calm = Instant::now();
-        let report = self.finished(&job_id).await?;
+        let drizzled = self.finished(&job_id, DRIZZLE).await;
+        self.stage.target.clear_faults().await;
+        let report = match drizzled {
+            Ok(report) => report,
+            Err(_) => self.finished(&job_id, CALM).await?,
+        };
         let ended = calm.elapsed();
         self.wait_until_nothing_is_open().await?;
         let closed = calm.elapsed() - ended;
@@ -345,7 +358,10 @@ impl<'a> Round<'a> {
             Act::StartCoordinator(place) => self.start_coordinator(place),
             Act::StopCoordinator(place) => self.signal_coordinator(place, "STOP"),
             Act::ContinueCoordinator(place) => self.signal_coordinator(place, "CONT"),
-            Act::RestartEtcd => {}
+            Act::RestartEtcd => {
+                self.stage.etcd.kill();
+                self.stage.etcd.start_again().await;
+            }
             Act::RestartDatabase if self.is_planned().await => self.stage.source.restart().await,
             Act::KillReadingConnections if self.is_planned().await => self.kill_reading_connections().await,
             // Planning has no second attempt: a source that is away then fails the job, which has changed nothing.
@@ -378,7 +394,7 @@ impl<'a> Round<'a> {
         let _farewell = conn.disconnect().await;
     }
 
-    /// The end of the storm: everything runs, and nothing breaks any more.
+    /// The end of the storm: everything runs.
     async fn mend(&mut self) {
         for place in 0..FRONTENDS {
             self.perform(Act::FrontendUp(place)).await;
@@ -386,7 +402,7 @@ impl<'a> Round<'a> {
         for place in 0..BACKENDS {
             self.perform(Act::BackendUp(place)).await;
         }
-        self.stage.target.clear_faults().await;
+        self.stage.target.post("/faults/release").await;
         for worker in &self.workers {
             worker.signal("CONT");
         }
@@ -397,8 +413,8 @@ impl<'a> Round<'a> {
     }
 
     /// Waits for the job's end and answers its report.
-    async fn finished(&self, job_id: &str) -> Result<Value, String> {
-        let deadline = Instant::now() + CALM;
+    async fn finished(&self, job_id: &str, patience: Duration) -> Result<Value, String> {
+        let deadline = Instant::now() + patience;
         let mut last = Value::Null;
         while Instant::now() < deadline {
             let asked = self.client(&["status", job_id, "--json"]).await;
@@ -412,7 +428,7 @@ impl<'a> Round<'a> {
             }
             sleep(PAUSE).await;
         }
-        Err(format!("the job has not ended {} s after the last fault: {last:#}", CALM.as_secs()))
+        Err(format!("the job has not ended {} s after the last fault: {last:#}", patience.as_secs()))
     }
 
     async fn wait_until_nothing_is_open(&self) -> Result<(), String> {
@@ -463,9 +479,12 @@ impl<'a> Round<'a> {
         }
         let Coordinator { grpc, http, .. } = &self.coordinators[place];
         let mut command = self.starlift();
-        command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", "file:state"]);
+        // Each round has keys of its own; seeds may come again.
+        let prefix = self.dir.path().file_name().unwrap_or_default().display();
+        let state = self.stage.etcd.state(&prefix.to_string());
+        command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", &state]);
         command.args(["--datasources", "datasources.toml", "--attempts", "100"]);
-        command.args(["--lease", &format!("{}s", LEASE.as_secs())]);
+        command.args(["--lease", LEASE, "--leader-ttl", LEADER_TTL]);
         let process = self.process(&format!("coordinator-{place}"), command);
         self.coordinators[place].process = Some(process);
     }
