@@ -49,7 +49,7 @@ impl Services {
     }
 
     fn handle(&self) -> Result<Handle, Status> {
-        self.desk.handle().map_err(elsewhere)
+        self.desk.handle().map_err(|not_leading| elsewhere(&not_leading))
     }
 
     async fn ask(&self, event: impl FnOnce(Ticket) -> Event) -> Result<Answer, Status> {
@@ -64,7 +64,7 @@ impl Services {
     }
 
     fn not_leading(&self) -> Status {
-        elsewhere(self.desk.not_leading())
+        elsewhere(&self.desk.not_leading())
     }
 }
 
@@ -362,7 +362,7 @@ fn malformed(error: &WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn elsewhere(not_leading: NotLeading) -> Status {
+fn elsewhere(not_leading: &NotLeading) -> Status {
     let mut status = Status::unavailable(not_leading.to_string());
     let leader = not_leading.leader.as_deref().unwrap_or_default();
     // An address that a header cannot hold is as good as none.

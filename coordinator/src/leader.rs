@@ -239,25 +239,22 @@ mod tests {
     use crate::driver::tests::{MemoryStore, submit};
     use crate::state::Answer;
 
-    /// Always wins; its terms end when the test says so.
+    /// Wins as often as it may; after that somebody else leads. Its terms end when the test says so.
     struct Sure {
         store: MemoryStore,
         ends: watch::Receiver<Option<Instant>>,
-        rival: Option<Arc<str>>,
+        terms: u32,
     }
 
     impl Election for Sure {
         type Store = MemoryStore;
 
         async fn campaign(&mut self, seen: impl Fn(Role) + Send) -> Result<Term<MemoryStore>, StoreError> {
-            if self.ends.borrow().is_some() {
-                // Lost once: from now on somebody else leads.
-                self.rival = Some("http://b:1".into());
-            }
-            if let Some(rival) = &self.rival {
-                seen(Role::Following(rival.clone()));
-                std::future::pending::<()>().await;
-            }
+            let Some(left) = self.terms.checked_sub(1) else {
+                seen(Role::Following("http://b:1".into()));
+                return std::future::pending().await;
+            };
+            self.terms = left;
             Ok(Term { store: self.store.clone(), ends: self.ends.clone() })
         }
 
@@ -272,7 +269,7 @@ mod tests {
         serving: tokio::task::JoinHandle<Result<(), StoreError>>,
     }
 
-    fn start() -> Running {
+    fn start(terms: u32) -> Running {
         let (role, desk) = Desk::new();
         let office = Office {
             rules: Rules { lease: Duration::from_secs(15), attempts: 3 },
@@ -280,9 +277,9 @@ mod tests {
             clock: Clock::start(),
             role,
         };
-        let (ends, watched) = watch::channel(None);
+        let (ends, watched) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
         let (store, stop) = (MemoryStore::default(), CancellationToken::new());
-        let election = Sure { store: store.clone(), ends: watched, rival: None };
+        let election = Sure { store: store.clone(), ends: watched, terms };
         let stopped = stop.clone();
         let serving = tokio::spawn(async move { office.serve(election, &stopped).await });
         Running { store, ends, desk, stop, serving }
@@ -301,7 +298,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_failed_save_the_journal_is_read_again_and_all_goes_on() {
-        let Running { store, desk, stop, serving, .. } = start();
+        let Running { store, ends: _ends, desk, stop, serving } = start(u32::MAX);
         let first = leading(&desk).await;
         store.is_broken.store(true, Ordering::Relaxed);
         assert!(first.ask(submit).await.is_err(), "what is not saved is not answered");
@@ -315,7 +312,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lost_leadership_answers_nobody_and_names_the_new_leader() {
-        let Running { ends, mut desk, stop, serving, .. } = start();
+        let Running { ends, mut desk, stop, serving, .. } = start(1);
         let handle = leading(&desk).await;
         let parked = tokio::spawn({
             let (worker, until) = (crate::state::tests::info("w1"), handle.deadline(Duration::from_secs(60)));

@@ -113,11 +113,12 @@ pub async fn run(
     let leading = async {
         let ended = match config.state {
             StateLocation::File(directory) => match Alone::new(directory) {
-                Ok(alone) => office.serve(alone, &stop).await,
+                Ok(alone) => Box::pin(office.serve(alone, &stop)).await,
                 Err(error) => Err(error),
             },
             StateLocation::Etcd(location) => {
-                office.serve(Ballot::new(location, advertise, config.leader_ttl), &stop).await
+                let ballot = Ballot::new(location, advertise, config.leader_ttl);
+                Box::pin(office.serve(ballot, &stop)).await
             }
         };
         stop.cancel();
