@@ -189,6 +189,13 @@ impl Cluster {
         self.client(&["submit", &file.display().to_string(), "--watch", "--json"]).await
     }
 
+    /// `starlift watch`, in the background; both its outputs are in its log.
+    pub(crate) fn watch(&self, job_id: &str) -> Process {
+        let mut command = starlift(self.dir.path());
+        command.args(["watch", job_id, "--coordinator", &self.url()]);
+        Process::start("watch", &mut command, self.dir.path())
+    }
+
     /// The job's status now.
     pub(crate) async fn status(&self, job_id: &str) -> Value {
         self.client(&["status", job_id, "--json"]).await.succeeded().json()
