@@ -20,7 +20,7 @@ use crate::state::{Rules, State};
 use crate::store::{self, Store, StoreError};
 
 /// Between attempts to lead, or to lead again after a failed save.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
 
 /// What this coordinator is at the moment.
 #[derive(Clone, Default)]
@@ -148,11 +148,12 @@ impl Office {
     ) -> Result<(), StoreError> {
         let (mut failures, mut has_led) = (0, false);
         let result = loop {
+            let began = Instant::now();
             let ended = tokio::select! {
                 biased;
                 () = stop.cancelled() => Ok(End::Stopped),
                 term = election.campaign(|role| self.show(role)) => match term {
-                    Ok(term) => self.lead(term, &mut failures, &mut has_led, stop).await,
+                    Ok(term) => self.lead(term, &mut has_led, stop).await,
                     Err(error) => Err(error),
                 },
             };
@@ -165,6 +166,8 @@ impl Office {
                     break Err(error);
                 }
                 Err(error) => {
+                    // What went well for so long is no repeated failure.
+                    failures = if began.elapsed() > BACKOFF.most { 0 } else { failures };
                     warn!(error = %error.problem(), failures, "the journal is not at hand; beginning again from what it holds");
                     let pause = BACKOFF.delay(failures, 0.5 + fastrand::f64() / 2.0);
                     failures = failures.saturating_add(1);
@@ -180,7 +183,6 @@ impl Office {
     async fn lead<S: Store>(
         &self,
         term: Term<S>,
-        failures: &mut u32,
         has_led: &mut bool,
         stop: &CancellationToken,
     ) -> Result<End, StoreError> {
@@ -197,7 +199,7 @@ impl Office {
             () = lost(ends.clone()) => return Ok(End::Lost),
             restored = took_over => restored?,
         };
-        (*failures, *has_led) = (0, true);
+        *has_led = true;
         let (driver, handle) = Driver::new(state, store, self.clock);
         let mut performer = Performer::new(handle.clone(), Arc::clone(&self.datasources));
         info!("leading");
