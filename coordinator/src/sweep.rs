@@ -81,6 +81,8 @@ struct Entry {
     record: SweepRecord,
     /// `None` while somebody is at it.
     due: Option<Millis>,
+    /// The worker had stopped when that look began: what it finds is all there will ever be.
+    sees_all: bool,
     tries: u32,
     /// Labels that are not known to be closed.
     open: u32,
@@ -99,7 +101,7 @@ impl Sweeps {
         self.due.insert((now, attempt));
         let parts = record.begun.parts.saturating_sub(record.first_part);
         let open = parts + record.begun.trials + u32::from(!record.stopped);
-        self.entries.insert(attempt, Entry { record, due: Some(now), tries: 0, open });
+        self.entries.insert(attempt, Entry { record, due: Some(now), sees_all: false, tries: 0, open });
     }
 
     pub fn get(&self, attempt: AttemptKey) -> Option<&SweepRecord> {
@@ -128,6 +130,7 @@ impl Sweeps {
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&attempt) {
                 entry.due = None;
+                entry.sees_all = entry.record.stopped;
                 let SweepRecord { first_part, begun, .. } = entry.record;
                 taken.push((attempt, Target { first_part, begun }));
             }
@@ -178,7 +181,8 @@ impl Sweeps {
     ) -> Option<Foreign> {
         let entry = self.entries.get_mut(&attempt)?;
         let silent_for = now.unix.since(entry.record.closed_at);
-        let nothing_comes = entry.record.stopped || silent_for >= lifetime;
+        // A stop that was heard of while the look was under way proves nothing: a begin may have come in between.
+        let nothing_comes = entry.sees_all || silent_for >= lifetime;
         let is_committed = |fates: &[Fate]| fates.iter().position(|fate| *fate == Fate::Committed);
         let foreign =
             is_committed(&fates.parts).map(|part| Foreign::Part(count(part) + entry.record.first_part));
@@ -388,7 +392,20 @@ mod tests {
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &held), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w2".into()), &BTreeSet::new()), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new()), [attempt(1)]);
+        sweeps.due(Millis(0));
         sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
+        assert!(sweeps.is_empty());
+    }
+
+    #[test]
+    fn a_look_that_began_before_the_worker_stopped_is_not_the_last_one() {
+        let mut sweeps = listed(0, false);
+        sweeps.due(Millis(0));
+        // Here the late worker begins a transaction, is told to stop, and does.
+        sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new());
+        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
+        assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), target(0))]);
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(1));
         assert!(sweeps.is_empty());
     }
 
