@@ -99,3 +99,25 @@ async fn an_interrupted_run_is_resumed_by_the_same_command_and_by_no_other_job()
     assert_identical(&source, &target).await;
     target.wait_until_nothing_is_open().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_makes_no_sense_is_refused_with_what_would() {
+    let dir = workspace(&[]);
+    let job = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let elsewhere = ["--state", "elsewhere"];
+    for (arguments, hint) in [
+        (vec!["resolve", job, "3", "--reason", "seen"], "--committed"),
+        (vec!["resolve", job, "3", "--committed", "--redo", "--reason", "seen"], "cannot be used with"),
+        (vec!["resolve", job, "3", "--redo"], "--reason"),
+        ([&["status", job], &elsewhere[..]].concat(), "--state"),
+        ([&["tasks", job], &elsewhere[..]].concat(), "--state"),
+        ([&["resolve", job, "3", "--redo", "--reason", "seen"], &elsewhere[..]].concat(), "--state"),
+    ] {
+        let mut command = starlift(dir.path());
+        command.args(&arguments);
+        let outcome = Outcome::from(output(command).await);
+        assert_eq!(outcome.code, 2, "{arguments:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(hint), "{arguments:?}: {outcome:?}");
+    }
+    assert!(!dir.path().join("elsewhere").exists(), "looking for a job makes no directory");
+}

@@ -14,6 +14,8 @@ use crate::standin::Standin;
 
 const ROWS: u32 = 6_000;
 
+const NO_JOB: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
 /// A source of [`ROWS`] rows, which is cut in two tasks: number 0 has the keys, number 1 the NULL keys. The target also
 /// has a table `ran`, in which statements leave a trace.
 async fn source_and_target() -> (MariaDb, Standin) {
@@ -275,7 +277,11 @@ async fn a_killed_run_is_resumed_by_the_same_command() {
         target.held().await == 1 && target.transactions().await.iter().any(|one| one.state == "VISIBLE")
     })
     .await;
+    let in_use = offline(dir.path(), &["status", NO_JOB]).await;
+    assert_eq!((in_use.code, &in_use.json()["error"]["code"]), (3, &json!("STORE_FAILED")), "the run has it");
     killed.kill();
+    let none = offline(dir.path(), &["status", NO_JOB]).await;
+    assert_eq!((none.code, &none.json()["error"]["code"]), (2, &json!("UNKNOWN_JOB")));
     target.clear_faults().await;
 
     let report = run(dir.path(), &script, &[]).await.succeeded();

@@ -683,6 +683,13 @@ mod tests {
             "task 3 waits for your answer: starlift resolve J 3 --committed|--redo --reason TEXT --state here\n\
              to go on after that: the same `starlift run` again\n"
         );
+        let error =
+            pb::Problem { code: "INVALID_SQL".into(), message: "still runs".into(), ..Default::default() };
+        (job.state, job.undecided_tasks, job.error) = ("PAUSED".into(), vec![], Some(error));
+        assert_eq!(
+            standstill(&job, Home::Coordinator),
+            "job J was paused by itself in PRE_SQL\nerror[INVALID_SQL]: still runs\nto go on: starlift resume J\n"
+        );
         for state in ["RUNNING", "SUCCEEDED", "CANCELLED"] {
             let job = pb::JobStatus { state: state.into(), ..Default::default() };
             assert_eq!(next_steps(&job, Home::Coordinator), "", "{state}");

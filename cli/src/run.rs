@@ -86,11 +86,9 @@ async fn follow(
     let mut progress = Progress::start(args.output.json, home);
     let stop = stopped_by_signal();
     let (stands_still, standstill) = watch::channel(None);
-    let show_progress = |status: &pb::JobStatus| {
-        progress.show(status);
-        if status.state == "PAUSED" {
-            stands_still.send_replace(status.error.clone());
-        }
+    let show_progress = |status: &pb::JobStatus| match &status.error {
+        Some(reason) if status.state == "PAUSED" => drop(stands_still.send_replace(Some(reason.clone()))),
+        _ => progress.show(status),
     };
     let report = tokio::select! {
         report = client.follow(job_id, WATCH_INTERVAL, show_progress) => report,
@@ -100,13 +98,20 @@ async fn follow(
             return Ok(End::Interrupted);
         }
         problem = cluster.failed() => Err(problem),
-        problem = some(standstill) => Err(problem.into()),
+        reason = some(standstill) => Err(paused(args, reason.into())),
     };
     progress.finish();
     let report = report?;
     show(&report, args.output.json, output::report);
     tell_next_steps(client, job_id, home).await;
     Ok(End::Job(Box::new(report)))
+}
+
+/// Why the job stands still, and how it goes on once that is mended.
+fn paused(args: &RunArgs, reason: Problem) -> Problem {
+    let go_on = format!("to go on: {}", same_command(args));
+    let hint = if reason.hint.is_empty() { go_on } else { format!("{}; {go_on}", reason.hint) };
+    reason.hint(hint)
 }
 
 /// The value, once there is one.

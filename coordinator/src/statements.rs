@@ -47,12 +47,14 @@ impl Statement<'_> {
 
     fn failed(&self, cause: &str) -> Problem {
         let (code, hint) = match self.stage {
-            Stage::Pre => {
-                (Code::PreSqlFailed, "nothing was loaded; statements before this one were carried out")
-            }
-            Stage::Post => {
-                (Code::PostSqlFailed, "all rows are loaded and committed; carry out the rest by hand")
-            }
+            Stage::Pre => (
+                Code::PreSqlFailed,
+                "nothing was loaded; mend the cause, then resume the job: it goes on with this statement",
+            ),
+            Stage::Post => (
+                Code::PostSqlFailed,
+                "all rows are loaded and committed; mend the cause, then resume the job: it goes on with this statement",
+            ),
         };
         Problem::new(code, format!("{} failed: {cause}", self.name())).hint(hint)
     }
