@@ -344,4 +344,17 @@ mod tests {
         assert!(matches!(ballot.campaign(|_| {}).await, Err(StoreError::Etcd { .. })));
         ballot.campaign(|_| {}).await.unwrap();
     }
+
+    #[tokio::test]
+    async fn a_coordinator_alone_opens_its_file_anew_for_every_term() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut alone = Alone::new(directory.path().to_owned()).unwrap();
+        let term = alone.campaign(|_| {}).await.unwrap();
+        term.store.save(writes("k")).await.unwrap();
+        drop(term); // a failed save ends a term
+        let again = alone.campaign(|_| {}).await.unwrap();
+        assert_eq!(again.store.load().await.unwrap().len(), 1);
+        let in_use = Alone::new(directory.path().to_owned()).map(|_| ());
+        assert!(matches!(in_use, Err(StoreError::Locked { .. })));
+    }
 }

@@ -527,4 +527,19 @@ mod tests {
         let whole = vec![("redo/0000".to_owned(), log), ("redo/head".to_owned(), head(1))];
         assert_eq!(sort(whole).unwrap().redo, Some(vec![put(0, 10)]));
     }
+
+    #[tokio::test]
+    async fn a_revision_compacted_away_while_it_is_read_is_told_from_other_faults() {
+        let etcd = crate::testing::Etcd::start().await;
+        let mut client = etcd.client().await;
+        for value in ["1", "2", "3"] {
+            client.put("k", value, None).await.unwrap();
+        }
+        client.compact(3, None).await.unwrap();
+        let at_an_old_revision = GetOptions::new().with_revision(2);
+        let error = client.get("k", Some(at_an_old_revision)).await.unwrap_err();
+        assert!(is_compacted(&error) && !is_too_large(&error), "{error}");
+        let not_yet = client.get("k", Some(GetOptions::new().with_revision(1000))).await.unwrap_err();
+        assert!(!is_compacted(&not_yet), "{not_yet}");
+    }
 }
