@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use starlift_common::row::Row;
+use bytes::Bytes;
+use starlift_common::row::{CellSpan, Row};
 
 use crate::encode::{EncodeError, Encoder};
 use crate::segment::{Segment, SegmentPool};
@@ -118,6 +119,100 @@ impl Cutter {
     }
 }
 
+/// The rows of one batch kept in memory, so that any of them can be sent again: as cells, and as encoded once.
+pub(crate) struct KeptRows {
+    encoder: Encoder,
+    limits: BatchLimits,
+    /// Encoded rows, without what stands between them.
+    encoded: Vec<u8>,
+    /// Where each encoded row ends.
+    ends: Vec<usize>,
+    cells: Vec<u8>,
+    spans: Vec<CellSpan>,
+    /// Cells of a row.
+    width: usize,
+}
+
+impl KeptRows {
+    /// `segment_bytes` of the limits is not looked at.
+    pub(crate) fn new(encoder: Encoder, limits: BatchLimits, width: usize) -> Self {
+        let (encoded, ends, cells, spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { encoder, limits, encoded, ends, cells, spans, width }
+    }
+
+    /// Adds the row; false, and nothing is added, when the batch would pass its limits. An empty one takes any row.
+    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<bool, EncodeError> {
+        let start = self.encoded.len();
+        self.encoder.encode(row, &mut self.encoded)?;
+        let bytes = self.body_bytes(self.encoded.len(), self.ends.len() + 1);
+        let is_full = as_u64(self.ends.len()) >= self.limits.rows || bytes > self.limits.bytes;
+        let spans = self.spans.len();
+        if (is_full && !self.ends.is_empty()) || !self.keep_cells(row) {
+            self.encoded.truncate(start);
+            self.spans.truncate(spans);
+            return Ok(false);
+        }
+        self.ends.push(self.encoded.len());
+        Ok(true)
+    }
+
+    /// False: there is no room to address them, which never happens to the first row.
+    fn keep_cells(&mut self, row: &Row<'_>) -> bool {
+        for cell in row.cells() {
+            let span = match cell {
+                None => CellSpan::NULL,
+                Some(cell) => match CellSpan::new(self.cells.len(), cell.len()) {
+                    Some(span) => {
+                        self.cells.extend_from_slice(cell);
+                        span
+                    }
+                    None => return false,
+                },
+            };
+            self.spans.push(span);
+        }
+        true
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn row(&self, index: usize) -> Row<'_> {
+        Row::new(&self.cells, &self.spans[index * self.width..][..self.width])
+    }
+
+    /// The body of a load of these rows, in this order, and its size.
+    pub(crate) fn body(&self, rows: impl Iterator<Item = usize>) -> (Bytes, BatchSize) {
+        let mut body = Vec::with_capacity(self.encoded.len() + self.ends.len() + 2);
+        body.extend_from_slice(self.encoder.open());
+        let mut count = 0;
+        for row in rows {
+            if count > 0 {
+                body.extend_from_slice(self.encoder.between());
+            }
+            let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+            body.extend_from_slice(&self.encoded[start..self.ends[row]]);
+            count += 1;
+        }
+        body.extend_from_slice(self.encoder.close());
+        let size = BatchSize { rows: count, bytes: as_u64(body.len()) };
+        (body.into(), size)
+    }
+
+    fn body_bytes(&self, encoded: usize, rows: usize) -> u64 {
+        let ends = self.encoder.open().len() + self.encoder.close().len();
+        as_u64(ends + encoded + rows.saturating_sub(1) * self.encoder.between().len())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.encoded.clear();
+        self.ends.clear();
+        self.cells.clear();
+        self.spans.clear();
+    }
+}
+
 fn as_u64(length: usize) -> u64 {
     length as u64 // no platform has a wider usize
 }
@@ -183,6 +278,10 @@ mod tests {
         assert_eq!(sizes, [2, 2, 1]);
     }
 
+    fn kept(json: bool, limits: BatchLimits) -> KeptRows {
+        KeptRows::new(encoder(json), limits, 2)
+    }
+
     fn any_rows() -> impl Strategy<Value = Vec<Cells>> {
         proptest::collection::vec(("[a-zü]{0,30}", proptest::option::of(0u32..1000)), 0..40).prop_map(
             |rows| {
@@ -208,6 +307,36 @@ mod tests {
                 prop_assert_eq!(body.len() as u64, size.bytes);
                 prop_assert!(size.rows <= most && (size.bytes <= bytes || size.rows == 1));
                 prop_assert_eq!(body.last(), Some(&2));
+            }
+        }
+
+        #[test]
+        fn kept_rows_come_back_as_they_were(json: bool, rows in any_rows(), most in 1u64..9, bytes in 1u64..199) {
+            let limits = limits(most, bytes);
+            let mut kept = kept(json, limits);
+            let mut whole = Vec::new();
+            for row in &rows {
+                let buffer = buffer(row);
+                if !kept.push(&buffer.row()).expect("encodable") {
+                    kept.clear();
+                    prop_assert_eq!(kept.push(&buffer.row()), Ok(true));
+                    whole.clear();
+                }
+                whole.push(row.clone());
+                prop_assert_eq!(kept.len(), whole.len());
+                let (body, size) = kept.body(0..whole.len());
+                let (fits, ..) = &batches(json, super::BatchLimits { rows: 1000, bytes: 1 << 20, ..limits }, &whole)[0];
+                prop_assert_eq!(body.as_ref(), fits.as_slice());
+                prop_assert_eq!((size.rows, size.bytes), (whole.len() as u64, body.len() as u64));
+                prop_assert!(size.rows <= most && (size.bytes <= bytes || size.rows == 1));
+                for (index, cells) in whole.iter().enumerate() {
+                    let row = kept.row(index);
+                    prop_assert_eq!(&row.cells().map(|cell| cell.map(<[u8]>::to_vec)).collect::<Vec<_>>(), cells);
+                }
+                let last = whole.len() - 1;
+                let (alone, ..) = &batches(json, limits, &whole[last..])[0];
+                let (body, _) = kept.body(std::iter::once(last));
+                prop_assert_eq!(body.as_ref(), alone.as_slice());
             }
         }
 

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub load_seconds: Histogram,
     pub tasks_running: Gauge<i64>,
     pub leases_lost: Counter,
+    pub rows_dirty: Counter,
+    pub trials: Counter,
     tasks: Family<Outcome, Counter>,
     coordinator_failures: Family<Call, Counter>,
 }
@@ -43,6 +45,8 @@ impl Metrics {
             load_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
             tasks_running: Gauge::default(),
             leases_lost: Counter::default(),
+            rows_dirty: Counter::default(),
+            trials: Counter::default(),
             tasks: Family::default(),
             coordinator_failures: Family::default(),
         };
@@ -65,6 +69,10 @@ impl Metrics {
         let help = "from the first byte of a load to its answer";
         registry.register_with_unit("load", help, Unit::Seconds, self.load_seconds.clone());
         registry.register("leases_lost", "tasks stopped because their lease ended", self.leases_lost.clone());
+        let help = "rows found to be bad, also by attempts that failed later";
+        registry.register("rows_dirty", help, self.rows_dirty.clone());
+        let help = "transactions that tried rows out and were rolled back";
+        registry.register("trials", help, self.trials.clone());
         registry.register("tasks", "tasks that ended, by outcome", self.tasks.clone());
         let help = "calls to the coordinator without an answer";
         registry.register("coordinator_failures", help, self.coordinator_failures.clone());

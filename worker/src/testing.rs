@@ -1,6 +1,6 @@
 //! What unit tests share: a spec, and a StarRocks that does as it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
@@ -10,9 +10,13 @@ use axum::routing::{any, get};
 use bytes::Bytes;
 use starlift_common::datasource::Datasources;
 use starlift_common::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError};
+use starlift_common::row::{Row, RowBuffer};
 use starlift_remote::starrocks::client::Client;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::encode::testing::{Cells, buffer, cells};
+use crate::source::{ReadError, RowSource};
 
 /// CSV into two columns, with delimiters that the job did not name.
 pub(crate) fn load_spec() -> LoadSpec {
@@ -40,7 +44,41 @@ pub(crate) fn load_spec() -> LoadSpec {
     }
 }
 
+/// Hands out given rows, then ends or stalls.
+pub(crate) struct Rows {
+    waiting: VecDeque<Cells>,
+    current: RowBuffer,
+    stalls: bool,
+}
+
+impl Rows {
+    /// Rows `0, name`, `1, name` and so on.
+    pub(crate) fn numbered(names: &[&str], stalls: bool) -> Self {
+        let numbered = names.iter().enumerate();
+        let waiting = numbered.map(|(id, name)| cells(&[Some(&id.to_string()), Some(name)])).collect();
+        Self::new(waiting, stalls)
+    }
+
+    pub(crate) fn new(waiting: VecDeque<Cells>, stalls: bool) -> Self {
+        Self { waiting, current: RowBuffer::default(), stalls }
+    }
+}
+
+impl RowSource for Rows {
+    async fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        match self.waiting.pop_front() {
+            Some(cells) => {
+                self.current = buffer(&cells);
+                Ok(Some(self.current.row()))
+            }
+            None if self.stalls => std::future::pending().await,
+            None => Ok(None),
+        }
+    }
+}
+
 /// A StarRocks of one node that keeps the states of labels, counts rows by their delimiter `\x02`, and fails on demand.
+/// Rows that hold `bad` are filtered, those that hold `skip` unselected.
 pub(crate) struct FakeStarrocks {
     pub address: String,
     state: Arc<Mutex<FakeState>>,
@@ -49,13 +87,51 @@ pub(crate) struct FakeStarrocks {
 
 #[derive(Default)]
 struct FakeState {
+    address: String,
     /// `operation label`, in order.
     calls: Vec<String>,
-    rows: BTreeMap<String, usize>,
+    loads: BTreeMap<String, Loaded>,
     states: BTreeMap<String, &'static str>,
     /// The next call of that operation is answered so, after it was done.
     answers: BTreeMap<String, (StatusCode, String)>,
     forgets_after: Option<&'static str>,
+    /// Refusals tell no counts.
+    keeps_counts: bool,
+    most_open: usize,
+}
+
+/// What a transaction was sent.
+#[derive(Debug, Clone, Default)]
+struct Loaded {
+    good: Vec<String>,
+    filtered: usize,
+    unselected: usize,
+    most_filtered: f64,
+}
+
+impl Loaded {
+    fn take(&mut self, body: &[u8]) {
+        for row in String::from_utf8_lossy(body).split_terminator('\u{2}') {
+            match row {
+                row if row.contains("bad") => self.filtered += 1,
+                row if row.contains("skip") => self.unselected += 1,
+                row => self.good.push(row.to_owned()),
+            }
+        }
+    }
+
+    /// The server's text if it refuses.
+    fn judged(&self) -> Option<&'static str> {
+        #[expect(clippy::cast_precision_loss, reason = "few rows")]
+        let ratio = self.filtered as f64 / (self.filtered + self.good.len()).max(1) as f64;
+        if self.filtered > 0 && ratio > self.most_filtered {
+            Some("too many filtered rows")
+        } else if self.good.is_empty() {
+            Some("all partitions have no load data")
+        } else {
+            None
+        }
+    }
 }
 
 impl FakeStarrocks {
@@ -63,10 +139,12 @@ impl FakeStarrocks {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let state = Arc::<Mutex<FakeState>>::default();
+        let state = FakeState { address: address.clone(), ..FakeState::default() };
+        let state = Arc::new(Mutex::new(state));
         let router = Router::new()
             .route("/api/transaction/{operation}", any(FakeState::operate))
             .route("/api/{database}/get_load_state", get(FakeState::load_state))
+            .route("/api/_load_error_log", get(FakeState::error_log))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&state));
         let server =
@@ -97,6 +175,23 @@ impl FakeStarrocks {
         self.state().calls.clone()
     }
 
+    /// A refusal for want of rows tells no counts from now on.
+    pub(crate) fn keep_counts(&self) {
+        self.state().keeps_counts = true;
+    }
+
+    /// Rows in prepared transactions, in order.
+    pub(crate) fn prepared_rows(&self) -> Vec<String> {
+        let state = self.state();
+        let prepared = state.states.iter().filter(|(_, name)| **name == "PREPARED");
+        prepared.flat_map(|(label, _)| state.loads[label].good.clone()).collect()
+    }
+
+    /// Most transactions that were open at once.
+    pub(crate) fn most_open(&self) -> usize {
+        self.state().most_open
+    }
+
     fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().expect("no test panics here")
     }
@@ -113,20 +208,42 @@ impl FakeState {
         let mut state = state.lock().expect("no test panics here");
         let part = label.rsplit('_').next().expect("a label ends with its part");
         state.calls.push(format!("{operation} {part}"));
-        let rows = state.rows.entry(label.clone()).or_default();
-        *rows += body.iter().filter(|byte| **byte == 2).count();
-        let rows = *rows;
+        let loaded = state.loads.entry(label.clone()).or_default();
+        loaded.take(&body);
+        if let Some(ratio) = headers.get("max_filter_ratio") {
+            loaded.most_filtered = ratio.to_str().expect("ASCII").parse().expect("a number");
+        }
+        let loaded = loaded.clone();
+        let refusal = if operation == "prepare" { loaded.judged() } else { None };
         let new_state = match operation.as_str() {
-            "prepare" => "PREPARED",
-            "rollback" => "ABORTED",
+            "prepare" if refusal.is_none() => "PREPARED",
+            "prepare" | "rollback" => "ABORTED",
             _ => "PREPARE",
         };
         state.states.insert(label, new_state);
+        let open = state.states.values().filter(|state| **state != "ABORTED").count();
+        state.most_open = state.most_open.max(open);
         if state.forgets_after == Some(operation.as_str()) {
             state.states.clear();
         }
-        let answer = serde_json::json!({"Status": "OK", "TxnId": 7, "NumberLoadedRows": rows}).to_string();
-        state.answers.remove(&operation).unwrap_or((StatusCode::OK, answer))
+        let mut answer = serde_json::json!({"Status": "OK", "TxnId": 7});
+        if let Some(refusal) = refusal {
+            answer["Status"] = "INTERNAL_ERROR".into();
+            answer["Message"] = refusal.into();
+        }
+        if refusal.is_none() || !state.keeps_counts {
+            answer["NumberLoadedRows"] = loaded.good.len().into();
+            answer["NumberFilteredRows"] = loaded.filtered.into();
+            answer["NumberUnselectedRows"] = loaded.unselected.into();
+        }
+        if loaded.filtered > 0 {
+            answer["ErrorURL"] = format!("http://{}/api/_load_error_log?file=x", state.address).into();
+        }
+        state.answers.remove(&operation).unwrap_or((StatusCode::OK, answer.to_string()))
+    }
+
+    async fn error_log() -> &'static str {
+        "Error: Value 'bad' is out of range. The type of 'id' is INT. Row: bad\n"
     }
 
     async fn load_state(

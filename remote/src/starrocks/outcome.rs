@@ -82,6 +82,11 @@ impl Answer {
         has_status.then_some(answer)
     }
 
+    /// Rows that the counts account for.
+    pub fn total(&self) -> u64 {
+        self.loaded_rows.saturating_add(self.filtered_rows).saturating_add(self.unselected_rows)
+    }
+
     /// Whether a transaction call was done. Only `OK` says so.
     pub fn is_ok(&self) -> bool {
         self.status.eq_ignore_ascii_case("ok")
