@@ -590,9 +590,16 @@ fn a_killed_statement_ends_and_leaves_the_process_list() {
         let sleeping = list.lines().find(|line| line.contains("SELECT SLEEP(300)"));
         sleeping.map(|line| line.split('\t').next().unwrap().to_owned())
     };
-    for (form, expected) in [("KILL QUERY", "ERROR 1317"), ("KILL", "ERROR 2013")] {
+    port.query("CREATE DATABASE test; CREATE TABLE test.nap (k INT) DUPLICATE KEY(k) DISTRIBUTED BY HASH(k) BUCKETS 1");
+    let insert = "INSERT INTO test.nap SELECT SLEEP(300)";
+    for (statement, form, expected) in [
+        ("SELECT SLEEP(300)", "KILL QUERY", "ERROR 1317"),
+        ("SELECT SLEEP(300)", "KILL", "ERROR 2013"),
+        (insert, "KILL QUERY", "ERROR 1317"),
+        (insert, "KILL", "ERROR 2013"),
+    ] {
         let mut sleeper = port.client();
-        let mut sleeper = sleeper.args(["-e", "SELECT SLEEP(300)"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut sleeper = sleeper.args(["-e", statement]).stderr(Stdio::piped()).spawn().unwrap();
         until(|| find().is_some());
         port.query(&format!("{form} {}", find().unwrap()));
         let mut text = String::new();
@@ -601,6 +608,7 @@ fn a_killed_statement_ends_and_leaves_the_process_list() {
         assert!(text.contains(expected), "{form}: {text}");
         until(|| find().is_none());
     }
+    assert_eq!(port.query("SELECT COUNT(*) FROM test.nap"), "0");
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn create_as_select(
         result => result?,
     }
     let table = server.store.table(&name.db, &name.table)?;
-    dml::copy_all(server, &table, &translated.sql).map(Outcome::Changed)
+    dml::copy_all(server, session, &table, &translated.sql).map(Outcome::Changed)
 }
 
 /// Everything from the opening parenthesis on.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, Query, SetExpr, Statement, TableFactor,
@@ -11,7 +12,7 @@ use sqlparser::ast::{
 
 use super::translate::{Scope, column_name, quoted, text_literal};
 use super::words::TableName;
-use super::{Outcome, Server, Session, SqlError, Words, translate};
+use super::{Outcome, Server, Session, SqlError, Words, query, translate};
 use crate::store::{Model, StoreError, Table};
 use crate::types::{Column, ColumnType, Stored, convert};
 
@@ -45,7 +46,7 @@ pub(super) fn insert(server: &Server, session: &Session, words: Words) -> Result
     if overwrite {
         server.store.truncate(&table)?;
     }
-    copy(server, &table, &targets, &translated.sql).map(Outcome::Changed)
+    copy(server, session, &table, &targets, &translated.sql).map(Outcome::Changed)
 }
 
 fn check_width(source: &Query, expected: usize) -> Result<(), SqlError> {
@@ -70,9 +71,28 @@ fn fill_defaults(source: &mut Query, table: &Table, targets: &[usize]) {
     }
 }
 
-/// Writes the rows of a query into the columns `targets`; the others take their default.
-fn copy(server: &Server, table: &Arc<Table>, targets: &[usize], sql: &str) -> Result<u64, SqlError> {
+/// Writes the rows of a query into the columns `targets`; the others take their default. KILL ends it, without a row.
+fn copy(
+    server: &Server,
+    session: &Session,
+    table: &Arc<Table>,
+    targets: &[usize],
+    sql: &str,
+) -> Result<u64, SqlError> {
     let reader = server.store.reader()?;
+    session.entry().running_on(reader.killer());
+    let result = copy_from(&reader, server, table, targets, sql);
+    session.entry().stopped_reading();
+    result.map_err(|error| query::stopped(&reader, 0).unwrap_or(error))
+}
+
+fn copy_from(
+    reader: &Connection,
+    server: &Server,
+    table: &Arc<Table>,
+    targets: &[usize],
+    sql: &str,
+) -> Result<u64, SqlError> {
     let mut statement = reader.prepare(sql)?;
     if statement.column_count() != targets.len() {
         return Err(SqlError::analysis("Column count doesn't match value count"));
@@ -208,7 +228,7 @@ pub(super) fn update(server: &Server, session: &Session, words: Words) -> Result
         quoted(&alias)
     );
     let targets: Vec<usize> = (0..table.columns.len()).collect();
-    copy(server, &table, &targets, &sql).map(Outcome::Changed)
+    copy(server, session, &table, &targets, &sql).map(Outcome::Changed)
 }
 
 fn condition(scope: &mut Scope<'_>, selection: Option<Expr>) -> Result<String, SqlError> {
@@ -235,7 +255,12 @@ fn single_table(
 }
 
 /// Rows of `CREATE TABLE .. AS SELECT`.
-pub(super) fn copy_all(server: &Server, table: &Arc<Table>, sql: &str) -> Result<u64, SqlError> {
+pub(super) fn copy_all(
+    server: &Server,
+    session: &Session,
+    table: &Arc<Table>,
+    sql: &str,
+) -> Result<u64, SqlError> {
     let targets: Vec<usize> = (0..table.columns.len()).collect();
-    copy(server, table, &targets, sql)
+    copy(server, session, table, &targets, sql)
 }

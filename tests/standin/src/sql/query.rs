@@ -125,7 +125,7 @@ impl From<rusqlite::Error> for Ended {
     }
 }
 
-fn stopped(reader: &Reader<'_>, seconds: u64) -> Option<SqlError> {
+pub(super) fn stopped(reader: &Reader<'_>, seconds: u64) -> Option<SqlError> {
     Some(match reader.stopped()? {
         Stopped::Killed => {
             SqlError::new(opensrv_mysql::ErrorKind::ER_QUERY_INTERRUPTED, "Query execution was interrupted")
