@@ -7,6 +7,7 @@ mod chaos;
 mod cluster;
 mod commands;
 mod coordinators;
+mod dirty;
 mod etcd;
 mod examples;
 mod failure;

@@ -3,22 +3,24 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use starlift_common::datasource::Datasources;
-use starlift_common::job::LoadSpec;
+use starlift_common::job::{LoadMode, LoadSpec, OnError};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::row::Row;
-use starlift_common::task::{LabelsBegun, Outcome, Prepared, PreparedPart};
+use starlift_common::task::{BadRow, LabelsBegun, Outcome, Prepared, PreparedPart};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::batch::{BatchLimits, Cutter, Piece};
+use crate::batch::{BatchLimits, Cutter, KeptRows, Piece};
 use crate::control::Control;
+use crate::dirty::{DirtyRows, DirtySettings};
 use crate::encode::ladder::{Form, Rung};
 use crate::encode::{EncodeError, Encoder};
 use crate::failure::Failure;
@@ -29,11 +31,14 @@ use crate::mysql::source::MysqlSource;
 use crate::segment::{SEGMENT_BYTES, SegmentPool};
 use crate::source::RowSource;
 use crate::speed::SpeedLimit;
+use crate::trial::{self, Isolating, KEPT_BYTES_MAX, Told};
 
 /// Segments between reading and loading; with those being filled and sent, what a slot holds in memory.
-const SEGMENTS_WAITING: usize = 2;
+pub(crate) const SEGMENTS_WAITING: usize = 2;
 /// The server buffers a whole JSON body.
 const JSON_BODY_BYTES_MAX: u64 = 64 << 20;
+/// How long the trial with one row may take.
+const ONE_ROW_TIMEOUT: Duration = Duration::from_secs(20);
 /// Cell bytes after which progress is told and the speed limit is asked.
 const METER_BYTES: u64 = 32 << 10;
 
@@ -43,6 +48,7 @@ pub(crate) struct Tools {
     pub clients: Clients,
     pub segments: SegmentPool,
     pub status: Arc<Status>,
+    pub dirty: DirtySettings,
     pub clock: fn() -> Instant,
 }
 
@@ -62,6 +68,9 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
             return End::Outcome(failed(grant, &Failure::Setup(problem), LabelsBegun::default(), true));
         }
     };
+    if grant.load.mode == LoadMode::Plain {
+        return crate::plain::run(grant, tools, control, &client).await;
+    }
     let mut ledger = Ledger::new(&grant.load, grant.attempt);
     let ended = tokio::select! {
         biased;
@@ -70,16 +79,21 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
         result = transfer(grant, tools, control, &client, &mut ledger) => Ended::Result(result),
     };
     let failure = match ended {
-        Ended::Result(Ok(prepared)) => {
-            return End::Outcome(Outcome::Prepared { prepared, bad_rows: Vec::new() });
+        Ended::Result(Ok((prepared, bad_rows))) => {
+            return End::Outcome(Outcome::Prepared { prepared, bad_rows });
         }
         Ended::Result(Err(failure)) => Some(failure),
         Ended::Leaving | Ended::Stopped => None,
     };
-    let all_rolled_back = ledger.roll_back(&client).await;
-    let begun = ledger.begun();
+    let mut all_rolled_back = ledger.roll_back(&client).await;
     match failure {
-        Some(failure) => {
+        Some(mut failure) => {
+            // An attempt ends with its first load that is not answered, so the second one is met by a later attempt.
+            if failure.is_unanswered_load() && grant.attempt_number >= 2 {
+                failure = explained(grant, tools, control, &client, &mut ledger, failure).await;
+                all_rolled_back = ledger.roll_back(&client).await;
+            }
+            let begun = ledger.begun();
             let outcome = failed(grant, &failure, begun, all_rolled_back);
             if matches!(&outcome, Outcome::Failed { problem, .. } if problem.code == Code::LoginFailed) {
                 tools.clients.forget(&grant.load);
@@ -87,17 +101,17 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
             End::Outcome(outcome)
         }
         None if control.stop.is_cancelled() => End::Abandoned,
-        None => End::Outcome(Outcome::GivenBack { begun, all_rolled_back }),
+        None => End::Outcome(Outcome::GivenBack { begun: ledger.begun(), all_rolled_back }),
     }
 }
 
 enum Ended {
-    Result(Result<Prepared, Failure>),
+    Result(Result<(Prepared, Vec<BadRow>), Failure>),
     Stopped,
     Leaving,
 }
 
-fn failed(grant: &Grant, failure: &Failure, begun: LabelsBegun, all_rolled_back: bool) -> Outcome {
+pub(crate) fn failed(grant: &Grant, failure: &Failure, begun: LabelsBegun, all_rolled_back: bool) -> Outcome {
     let problem = failure.problem(&grant.read, &grant.range, &grant.load);
     let class = failure.class();
     // The message may quote refused rows, so only the code is logged.
@@ -117,48 +131,130 @@ pub(crate) fn panicked(control: &Control) -> Outcome {
     }
 }
 
-/// Passes over the range until one form of body holds every row.
+/// Has the server tell about one row what it does not tell about a whole load.
+async fn explained(
+    grant: &Grant,
+    tools: &Tools,
+    control: &Control,
+    client: &Client,
+    ledger: &mut Ledger<'_>,
+    failure: Failure,
+) -> Failure {
+    let told = tokio::select! {
+        biased;
+        () = control.stop.cancelled() => None,
+        () = control.give_back.cancelled() => None,
+        told = timeout(ONE_ROW_TIMEOUT, ask_about_one_row(grant, tools, control, client, ledger)) => {
+            told.ok().and_then(Result::ok).flatten()
+        }
+    };
+    let Some(Told { words, refusal }) = told else { return failure };
+    let may_leave_out = grant.load.on_error == OnError::BatchDirtyData;
+    let is_permanent = refusal.is_some_and(|answer| {
+        answer.class() == FailureClass::Permanent && !(may_leave_out && answer.refuses_rows())
+    });
+    let class = if is_permanent { FailureClass::Permanent } else { failure.class() };
+    Failure::Unanswered { failure: Box::new(failure), told: words, class }
+}
+
+/// `None`: the range has no row that could be sent.
+async fn ask_about_one_row(
+    grant: &Grant,
+    tools: &Tools,
+    control: &Control,
+    client: &Client,
+    ledger: &mut Ledger<'_>,
+) -> Result<Option<Told>, Failure> {
+    let form = Rung::Planned.form(&grant.load, [0; 32]);
+    let loader = loader(grant, tools, control, client, &form)?;
+    let mut source = open_source(grant, tools).await?;
+    let mut kept = kept_rows(grant, &form);
+    match source.next().await? {
+        Some(row) if kept.push(&row) == Ok(true) => {}
+        _ => return Ok(None),
+    }
+    trial::ask_with_one_row(&loader, ledger, kept.body(0..1).0).await.map(Some)
+}
+
+/// One way of passing over the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    rung: Rung,
+    /// Bad rows are looked for and left out.
+    isolating: bool,
+}
+
+impl Way {
+    /// The way that may get past this failure, if there is one.
+    fn after(self, failure: &Failure, load: &LoadSpec) -> Option<Self> {
+        if let Failure::Row { error: EncodeError::Collision { with, .. }, .. } = failure
+            && let Some(rung) = self.rung.after(load, *with)
+        {
+            return Some(Self { rung, ..self });
+        }
+        let may_leave_out = load.on_error == OnError::BatchDirtyData && !self.isolating;
+        (may_leave_out && failure.is_about_rows()).then_some(Self { isolating: true, ..self })
+    }
+}
+
+/// What a pass that got through the range has come to.
+struct Passed {
+    read: RowsRead,
+    parts: Vec<PreparedPart>,
+    dirty_records: u64,
+    dirty_file: String,
+    bad_rows: Vec<BadRow>,
+}
+
+/// Passes over the range until one way of doing so gets through.
 async fn transfer(
     grant: &Grant,
     tools: &Tools,
     control: &Control,
     client: &Client,
     ledger: &mut Ledger<'_>,
-) -> Result<Prepared, Failure> {
-    let mut rung = Rung::Planned;
+) -> Result<(Prepared, Vec<BadRow>), Failure> {
+    let mut way = Way { rung: Rung::Planned, isolating: false };
     let mut retries = 0;
     loop {
-        let form = rung.form(&grant.load, std::array::from_fn(|_| fastrand::u8(..)));
-        let failure = match pass(grant, tools, control, client, ledger, &form).await {
-            Ok((read, parts)) => return prepared(read, parts, retries),
+        let form = way.rung.form(&grant.load, std::array::from_fn(|_| fastrand::u8(..)));
+        let passed = if way.isolating {
+            isolating_pass(grant, tools, control, client, ledger, &form, way.rung).await
+        } else {
+            pass(grant, tools, control, client, ledger, &form).await
+        };
+        let failure = match passed {
+            Ok(passed) => return prepared(passed, retries),
             Err(failure) => failure,
         };
-        let next = match &failure {
-            Failure::Row { error: EncodeError::Collision { with, .. }, .. } => rung.after(&grant.load, *with),
-            _ => None,
-        };
-        let Some(next) = next else { return Err(failure) };
-        info!(rung = ?next, "a value does not fit the form of the bodies, the range is read again for another form");
-        ledger.roll_back(client).await;
+        let Some(next) = way.after(&failure, &grant.load) else { return Err(failure) };
+        info!(way = ?next, "rows of the range cannot be loaded in this way, it is read again for another");
+        // The next pass knows nothing of these labels, and what is reported prepared is not swept.
+        if !ledger.roll_back(client).await {
+            return Err(Failure::NotClosed);
+        }
         control.progress.start_over();
-        rung = next;
+        way = next;
         retries += 1;
     }
 }
 
-fn prepared(read: RowsRead, parts: Vec<PreparedPart>, retries: u64) -> Result<Prepared, Failure> {
+fn prepared(passed: Passed, retries: u64) -> Result<(Prepared, Vec<BadRow>), Failure> {
+    let Passed { read, parts, dirty_records, dirty_file, bad_rows } = passed;
     let sent: u64 = parts.iter().map(|part| part.rows_sent).sum();
-    if sent != read.rows {
-        return Err(Failure::Internal(format!("{} rows were read and {sent} sent", read.rows)));
+    if sent + dirty_records != read.rows {
+        let message = format!("{} rows were read, {sent} sent and {dirty_records} left out", read.rows);
+        return Err(Failure::Internal(message));
     }
-    Ok(Prepared { parts, rows_read: read.rows, bytes_read: read.bytes, retries, ..Prepared::default() })
+    let RowsRead { rows: rows_read, bytes: bytes_read } = read;
+    Ok((Prepared { parts, rows_read, bytes_read, retries, dirty_records, dirty_file }, bad_rows))
 }
 
 /// Rows and their cell bytes.
 #[derive(Debug, Clone, Copy, Default)]
-struct RowsRead {
-    rows: u64,
-    bytes: u64,
+pub(crate) struct RowsRead {
+    pub rows: u64,
+    pub bytes: u64,
 }
 
 /// Reads the range once, and loads it while it is being read.
@@ -169,25 +265,66 @@ async fn pass(
     client: &Client,
     ledger: &mut Ledger<'_>,
     form: &Form,
-) -> Result<(RowsRead, Vec<PreparedPart>), Failure> {
-    let Grant { read, load, range, .. } = grant;
-    let times = TxnTimes::new(load, grant.rows_estimate, grant.bytes_per_second, grant.lease);
-    let headers = LoadHeaders::new(load, form, times).map_err(Failure::Setup)?;
-    let datasource = tools.datasources.find(&read.datasource, "").map_err(Failure::Setup)?;
-    let encoder = Encoder::new(form, &load.columns, &load.cell_kinds);
-    let mut source = MysqlSource::open(datasource, read, range).await?;
+) -> Result<Passed, Failure> {
+    let loader = loader(grant, tools, control, client, form)?;
+    let mut source = open_source(grant, tools).await?;
     let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
     let cut = Notify::new();
-    let reader = Reader {
-        cutter: Cutter::new(encoder, batch_limits(load, form), tools.segments.clone()),
-        key_column: key_column(grant),
-        pieces,
-        cut: &cut,
-        meter: Meter { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() },
-    };
-    let metrics = &tools.status.metrics;
-    let loader = Loader { client, spec: load, headers, times, control, metrics, clock: tools.clock };
-    tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))
+    let reader = Reader::new(grant, tools, control, form, batch_limits(&grant.load, form), pieces, &cut);
+    let (read, parts) = tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))?;
+    Ok(Passed { read, parts, dirty_records: 0, dirty_file: String::new(), bad_rows: Vec::new() })
+}
+
+/// Reads the range once, and loads all but its bad rows.
+async fn isolating_pass(
+    grant: &Grant,
+    tools: &Tools,
+    control: &Control,
+    client: &Client,
+    ledger: &mut Ledger<'_>,
+    form: &Form,
+    rung: Rung,
+) -> Result<Passed, Failure> {
+    let load = &grant.load;
+    let mut loader = loader(grant, tools, control, client, form)?;
+    let counting = loader.headers.load_with_filter_ratio("1");
+    loader.headers.load = loader.headers.load_with_filter_ratio("0");
+    let isolating =
+        Isolating { loader, counting, rung, key_column: key_column(grant), allowed: grant.dirty_allowed };
+    let mut source = open_source(grant, tools).await?;
+    let mut dirty = DirtyRows::new(&tools.dirty, grant.attempt, &load.columns);
+    let (kept, meter) = (kept_rows(grant, form), Meter::new(tools, control));
+    let (read, parts) = isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
+    let dirty_records = dirty.count();
+    let (bad_rows, dirty_file) = dirty.finish().await.map_err(Failure::Keep)?;
+    Ok(Passed { read, parts, dirty_records, dirty_file, bad_rows })
+}
+
+fn loader<'a>(
+    grant: &'a Grant,
+    tools: &'a Tools,
+    control: &'a Control,
+    client: &'a Client,
+    form: &Form,
+) -> Result<Loader<'a>, Failure> {
+    let load = &grant.load;
+    let times = TxnTimes::new(load, grant.rows_estimate, grant.bytes_per_second, grant.lease);
+    let headers = LoadHeaders::new(load, form, times).map_err(Failure::Setup)?;
+    let (metrics, masked) = (&tools.status.metrics, tools.dirty.masked);
+    Ok(Loader { client, spec: load, headers, times, control, metrics, clock: tools.clock, masked })
+}
+
+async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSource, Failure> {
+    let datasource = tools.datasources.find(&grant.read.datasource, "").map_err(Failure::Setup)?;
+    Ok(MysqlSource::open(datasource, &grant.read, &grant.range).await?)
+}
+
+/// Room for a batch of an isolating pass.
+fn kept_rows(grant: &Grant, form: &Form) -> KeptRows {
+    let load = &grant.load;
+    let limits = batch_limits(load, form);
+    let limits = BatchLimits { bytes: limits.bytes.min(KEPT_BYTES_MAX), ..limits };
+    KeptRows::new(Encoder::new(form, &load.columns, &load.cell_kinds), limits, load.columns.len())
 }
 
 fn batch_limits(load: &LoadSpec, form: &Form) -> BatchLimits {
@@ -209,7 +346,7 @@ fn key_column(grant: &Grant) -> Option<usize> {
 }
 
 /// The reading side: rows in, pieces out.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     cutter: Cutter,
     key_column: Option<usize>,
     pieces: mpsc::Sender<Piece>,
@@ -218,8 +355,27 @@ struct Reader<'a> {
     meter: Meter<'a>,
 }
 
-impl Reader<'_> {
-    async fn run<S: RowSource>(mut self, source: &mut S) -> Result<RowsRead, Failure> {
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        grant: &Grant,
+        tools: &'a Tools,
+        control: &'a Control,
+        form: &Form,
+        limits: BatchLimits,
+        pieces: mpsc::Sender<Piece>,
+        cut: &'a Notify,
+    ) -> Self {
+        let encoder = Encoder::new(form, &grant.load.columns, &grant.load.cell_kinds);
+        Reader {
+            cutter: Cutter::new(encoder, limits, tools.segments.clone()),
+            key_column: key_column(grant),
+            pieces,
+            cut,
+            meter: Meter::new(tools, control),
+        }
+    }
+
+    pub(crate) async fn run<S: RowSource>(mut self, source: &mut S) -> Result<RowsRead, Failure> {
         let mut total = RowsRead::default();
         loop {
             let row = {
@@ -266,21 +422,25 @@ async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) {
     }
 }
 
-fn key_of(row: &Row<'_>, column: Option<usize>) -> Option<String> {
+pub(crate) fn key_of(row: &Row<'_>, column: Option<usize>) -> Option<String> {
     let cell = row.cell(column?)?;
     Some(String::from_utf8_lossy(cell).into_owned())
 }
 
 /// Tells progress and keeps the speed limit, every few rows.
-struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     tools: &'a Tools,
     control: &'a Control,
     speed: SpeedLimit,
     waiting: RowsRead,
 }
 
-impl Meter<'_> {
-    async fn add(&mut self, bytes: u64) {
+impl<'a> Meter<'a> {
+    pub(crate) fn new(tools: &'a Tools, control: &'a Control) -> Self {
+        Self { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() }
+    }
+
+    pub(crate) async fn add(&mut self, bytes: u64) {
         self.waiting.rows += 1;
         self.waiting.bytes += bytes;
         if self.waiting.bytes < METER_BYTES {
@@ -294,7 +454,7 @@ impl Meter<'_> {
         }
     }
 
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let RowsRead { rows, bytes } = std::mem::take(&mut self.waiting);
         self.control.progress.read(rows, bytes);
         self.tools.status.metrics.rows_read.inc_by(rows);
@@ -304,42 +464,15 @@ impl Meter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
     use std::sync::atomic::AtomicBool;
-
-    use starlift_common::row::RowBuffer;
 
     use super::*;
     use crate::encode::Collision;
-    use crate::encode::testing::{Cells, buffer, cells};
     use crate::metrics::Metrics;
-    use crate::source::ReadError;
-    use crate::testing::load_spec;
-
-    /// Hands out given rows, then ends or stalls.
-    struct Rows {
-        waiting: VecDeque<Cells>,
-        current: RowBuffer,
-        stalls: bool,
-    }
-
-    impl RowSource for Rows {
-        async fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
-            match self.waiting.pop_front() {
-                Some(cells) => {
-                    self.current = buffer(&cells);
-                    Ok(Some(self.current.row()))
-                }
-                None if self.stalls => std::future::pending().await,
-                None => Ok(None),
-            }
-        }
-    }
+    use crate::testing::{Rows, load_spec};
 
     fn rows(names: &[&str], stalls: bool) -> Rows {
-        let numbered = names.iter().enumerate();
-        let waiting = numbered.map(|(id, name)| cells(&[Some(&id.to_string()), Some(name)])).collect();
-        Rows { waiting, current: RowBuffer::default(), stalls }
+        Rows::numbered(names, stalls)
     }
 
     /// Everything a reader borrows.
@@ -357,6 +490,7 @@ mod tests {
                 clients: Clients::new(Arc::default()),
                 segments: SegmentPool::new(4),
                 status: Arc::new(status),
+                dirty: DirtySettings::default(),
                 clock: crate::agent::now,
             };
             Self { tools, control: Control::new(None), cut: Notify::new() }

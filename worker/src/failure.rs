@@ -6,8 +6,10 @@ use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::task::TaskRange;
 use starlift_remote::starrocks::client::CallError;
+use starlift_remote::starrocks::outcome::Answer;
 
 use crate::encode::{Collision, EncodeError};
+use crate::isolate::Reason;
 use crate::source::ReadError;
 
 /// Lines of a server's log that a message quotes.
@@ -46,6 +48,38 @@ pub(crate) enum Failure {
         sent: u64,
         accounted: u64,
     },
+    /// What became of a plain load cannot be told yet.
+    Unsettled {
+        label: Label,
+    },
+    /// A plain load was committed that had not been sent to its end.
+    Truncated {
+        label: Label,
+    },
+    /// A transaction held no row to be written: all were filtered within the job's `max_filter_ratio`, or unselected.
+    NothingWritten {
+        label: Label,
+        sent: u64,
+    },
+    /// More bad rows than the job may still have. `first` names some of them.
+    TooManyBadRows {
+        found: u64,
+        allowed: u64,
+        first: String,
+    },
+    /// The server's verdicts on the same rows do not fit each other.
+    Contradiction,
+    /// A transaction of an earlier pass, or a trial, may be open although its rollback was asked for.
+    NotClosed,
+    /// Bad rows cannot be kept on this machine.
+    Keep(Problem),
+    /// A load was not answered, and not for the first time; a trial with one row was to tell why.
+    Unanswered {
+        failure: Box<Self>,
+        /// What came of the trial.
+        told: String,
+        class: FailureClass,
+    },
     /// A fault of ours.
     Internal(String),
 }
@@ -55,9 +89,35 @@ impl Failure {
         match self {
             Self::Read(error) => error.class,
             Self::Call { error, .. } => error.class(),
-            Self::EarlyAnswer { .. } | Self::Counts { .. } | Self::Internal(_) => FailureClass::Transient,
-            Self::Setup(_) | Self::Row { .. } | Self::ForeignLabel { .. } => FailureClass::Permanent,
+            Self::Unanswered { class, .. } => *class,
+            Self::Unsettled { .. } => FailureClass::Unknown,
+            Self::EarlyAnswer { .. }
+            | Self::Counts { .. }
+            | Self::Contradiction
+            | Self::NotClosed
+            | Self::Keep(_)
+            | Self::Internal(_) => FailureClass::Transient,
+            Self::Setup(_)
+            | Self::Row { .. }
+            | Self::ForeignLabel { .. }
+            | Self::Truncated { .. }
+            | Self::NothingWritten { .. }
+            | Self::TooManyBadRows { .. } => FailureClass::Permanent,
         }
+    }
+
+    /// Rows are at fault, not the server, the network or the job; leaving some of them out can help.
+    pub(crate) fn is_about_rows(&self) -> bool {
+        match self {
+            Self::Row { .. } | Self::NothingWritten { .. } => true,
+            Self::Call { error, .. } => error.answer().is_some_and(Answer::refuses_rows),
+            _ => false,
+        }
+    }
+
+    /// A load that got no answer at all: the server may have had something to say.
+    pub(crate) fn is_unanswered_load(&self) -> bool {
+        matches!(self, Self::Call { call: "load", error, .. } if error.is_unknown())
     }
 
     /// The same for people. May hold values of refused rows, so it goes into the report and never into a log.
@@ -88,6 +148,48 @@ impl Failure {
                 format!("{sent} rows were sent under label {label}, the server accounts for {accounted}"),
             )
             .at(target),
+            Self::NothingWritten { label, sent } => Problem::new(
+                Code::LoadFailed,
+                format!(
+                    "StarRocks would write none of the {sent} rows sent under label {label}, all are filtered or unselected, \
+                     and it refuses a load that writes nothing"
+                ),
+            )
+            .at(target)
+            .hint("set the FE's empty_load_as_error to false, or move the condition of loadProps where into the reader's where"),
+            Self::TooManyBadRows { found, allowed, first } => Problem::new(
+                Code::TooManyDirtyRecords,
+                format!("at least {found} bad rows in one task, and errorLimit leaves {allowed}; the first: {first}"),
+            )
+            .at(source)
+            .hint("mend the rows or the target's types, or raise errorLimit"),
+            Self::Contradiction => Problem::new(
+                Code::LoadFailed,
+                "StarRocks judged the same rows in different ways while the bad ones were looked for",
+            )
+            .at(target)
+            .hint("see whether the target table or its partitions are being changed"),
+            Self::NotClosed => {
+                Problem::new(Code::LoadFailed, "the rollback of a transaction was not confirmed").at(target)
+            }
+            Self::Keep(problem) => problem.clone(),
+            Self::Unanswered { failure, told, .. } => {
+                let mut problem = failure.problem(read, range, load);
+                problem.message = format!("{}; {told}", problem.message);
+                problem
+            }
+            Self::Unsettled { label } => Problem::new(
+                Code::OutcomeUnknown,
+                format!("the server does not say what became of the load {label}"),
+            )
+            .at(target)
+            .hint("the next attempt asks again before it sends anything"),
+            Self::Truncated { label } => Problem::new(
+                Code::ForeignLabel,
+                format!("label {label} is committed at the target although this task never sent all its rows under it"),
+            )
+            .at(target)
+            .hint("check what was loaded; the state store is older than the server, or two installations share job ids"),
             Self::Internal(what) => Problem::new(Code::Internal, what.clone()).at(source),
         }
     }
@@ -120,6 +222,24 @@ fn first_lines(log: &str) -> String {
     let lines = log.lines().filter(|line| !line.trim().is_empty()).take(LOG_LINES);
     let visible = |line: &str| line.trim().replace(char::is_control, " ");
     lines.map(visible).collect::<Vec<_>>().join(" | ")
+}
+
+/// Why a row has no form, in the words of a report.
+pub(crate) fn row_reason(error: EncodeError, columns: &[String]) -> Reason {
+    let (column, text) = match error {
+        EncodeError::NotUtf8 { column } => (column, "the bytes are no UTF-8 text"),
+        EncodeError::Collision { column, with } => (
+            column,
+            match with {
+                Collision::Delimiter => "the value holds a delimiter of the job",
+                Collision::NullMark => r"the value is the text \N, which CSV reads as NULL",
+                Collision::BlankLine => {
+                    "the row is nothing but an empty text, which CSV skips as a blank line"
+                }
+            },
+        ),
+    };
+    Reason { column: columns.get(column).cloned().unwrap_or_default(), text: text.to_owned() }
 }
 
 fn row_problem(error: EncodeError, key: Option<&str>, read: &ReadSpec, load: &LoadSpec) -> Problem {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use starlift_common::job::{LoadSpec, TIMEOUT_MAX_S};
+use starlift_common::job::{LoadMode, LoadSpec, TIMEOUT_MAX_S};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::quote;
 
@@ -27,6 +27,7 @@ const NEVER_SENT: &[&str] = &[
     "ignore_json_size",
     "timeout",
     "idle_transaction_timeout",
+    "prepared_timeout",
     "compression",
     "content-encoding",
     "content-length",
@@ -38,7 +39,7 @@ const NEVER_SENT: &[&str] = &[
     "connection",
 ];
 
-/// Headers of the three calls.
+/// Headers of the three calls; a plain load has those of `load` alone.
 #[derive(Debug)]
 pub(crate) struct LoadHeaders {
     pub begin: HeaderMap,
@@ -53,6 +54,12 @@ impl LoadHeaders {
         set(&mut headers.begin, "idle_transaction_timeout", &times.idle_s.to_string())?;
         if let Some(warehouse) = load.headers.get("warehouse") {
             set(&mut headers.begin, "warehouse", warehouse)?;
+        }
+        if let Some(seconds) = load.prepared_timeout_s {
+            set(&mut headers.prepare, "prepared_timeout", &seconds.to_string())?;
+        }
+        if load.mode == LoadMode::Plain {
+            set(&mut headers.load, "timeout", &times.timeout_s.to_string())?;
         }
         let columns: Vec<String> = load.columns.iter().map(|column| quote(column)).collect();
         set(&mut headers.load, "columns", &columns.join(","))?;
@@ -76,6 +83,13 @@ impl LoadHeaders {
             }
         }
         Ok(headers)
+    }
+
+    /// The headers of a load that has its own `max_filter_ratio`, whatever the job says.
+    pub(crate) fn load_with_filter_ratio(&self, ratio: &'static str) -> HeaderMap {
+        let mut load = self.load.clone();
+        load.insert("max_filter_ratio", HeaderValue::from_static(ratio));
+        load
     }
 }
 
@@ -158,6 +172,27 @@ mod tests {
             (&headers.load["warehouse"], &headers.begin["warehouse"]),
             (&"w1".parse().expect("a value"), &"w1".parse().expect("a value"))
         );
+    }
+
+    #[test]
+    fn times_go_where_the_server_looks_for_them() {
+        let mut load = load_spec();
+        load.prepared_timeout_s = Some(90_000);
+        let transaction = headers(&load, Rung::Planned);
+        assert_eq!(transaction.prepare["prepared_timeout"], "90000");
+        assert!(!transaction.load.contains_key("timeout"));
+        load.mode = LoadMode::Plain;
+        assert_eq!(headers(&load, Rung::Planned).load["timeout"], "600");
+    }
+
+    #[test]
+    fn a_trial_has_its_own_filter_ratio() {
+        let mut load = load_spec();
+        load.headers.insert("max_filter_ratio".into(), "0.2".into());
+        let headers = headers(&load, Rung::Planned);
+        assert_eq!(headers.load["max_filter_ratio"], "0.2");
+        assert_eq!(headers.load_with_filter_ratio("1")["max_filter_ratio"], "1");
+        assert_eq!(headers.load_with_filter_ratio("1").len(), headers.load.len());
     }
 
     #[test]

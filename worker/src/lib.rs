@@ -2,7 +2,8 @@
 //! StarRocks in transactions that it prepares and never commits.
 //!
 //! Decides nothing about a job, stores nothing, knows no other worker. Follow a task from [`run`] through `agent.rs` and
-//! `copy.rs`, a row through `source.rs`, `encode`, `batch.rs` and `load.rs`.
+//! `copy.rs`, a row through `source.rs`, `encode`, `batch.rs` and `load.rs`, a bad row through `trial.rs`, `isolate.rs` and
+//! `dirty.rs`.
 
 mod agent;
 mod batch;
@@ -10,18 +11,22 @@ mod config;
 mod control;
 mod coordinators;
 mod copy;
+mod dirty;
 mod encode;
 mod failure;
 mod headers;
 mod http;
+mod isolate;
 mod load;
 mod metrics;
 mod mysql;
+mod plain;
 mod segment;
 mod source;
 mod speed;
 #[cfg(test)]
 mod testing;
+mod trial;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +45,7 @@ pub use crate::coordinators::InvalidAddress;
 use crate::agent::Agent;
 use crate::coordinators::Coordinators;
 use crate::copy::Tools;
+use crate::dirty::DirtySettings;
 use crate::http::Status;
 use crate::metrics::Metrics;
 use crate::segment::SegmentPool;
@@ -90,6 +96,11 @@ pub async fn run(
         clients: Clients::new(Arc::clone(&config.datasources)),
         segments: SegmentPool::new(slots.saturating_mul(SEGMENTS_PER_SLOT)),
         status,
+        dirty: DirtySettings {
+            dir: config.dirty_dir.clone(),
+            host: config.host.clone(),
+            masked: config.mask_dirty,
+        },
         clock: agent::now,
     });
     info!(worker_id = %config.worker_id, slots = config.slots, "worker started");

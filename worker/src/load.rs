@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::Body;
+use reqwest::header::HeaderMap;
 use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
 use starlift_common::task::{AttemptKey, LabelsBegun, PreparedPart};
@@ -49,18 +50,48 @@ impl<'a> Ledger<'a> {
     }
 
     /// A label for the transaction that is about to begin.
-    fn next_label(&mut self) -> Label {
-        let label = Label::part(&self.spec.label_prefix, self.attempt, self.begun.parts);
-        self.begun.parts += 1;
+    fn next_label(&mut self, purpose: Purpose) -> Label {
+        let Self { spec, attempt, .. } = self;
+        let prefix = &spec.label_prefix;
+        let label = match purpose {
+            Purpose::Rows => Label::part(prefix, *attempt, self.begun.parts),
+            Purpose::Trial => Label::trial(prefix, *attempt, self.begun.trials),
+        };
+        *self.begun_of(purpose) += 1;
         self.open.push(label.clone());
         label
     }
 
     /// The server said that it did not begin the last one: nothing of ours stands under that label.
-    fn forget_last(&mut self) {
+    fn forget_last(&mut self, purpose: Purpose) {
         if self.open.pop().is_some() {
-            self.begun.parts -= 1;
+            *self.begun_of(purpose) -= 1;
         }
+    }
+
+    fn begun_of(&mut self, purpose: Purpose) -> &mut u32 {
+        match purpose {
+            Purpose::Rows => &mut self.begun.parts,
+            Purpose::Trial => &mut self.begun.trials,
+        }
+    }
+
+    /// Whether the server has confirmed, within a bounded time, that this one transaction is closed.
+    pub(crate) async fn close(&mut self, client: &Client, label: &Label) -> bool {
+        let closing = async {
+            loop {
+                match self.ask_rollback(client, label).await {
+                    Some(TxnState::Aborted) => return true,
+                    Some(TxnState::Unknown) => return false,
+                    _ => sleep(ROLLBACK_PAUSE).await,
+                }
+            }
+        };
+        let is_closed = timeout(ROLLBACK_TIMEOUT, closing).await.unwrap_or(false);
+        if is_closed {
+            self.open.retain(|open| open != label);
+        }
+        is_closed
     }
 
     /// Whether the server has confirmed, within a bounded time, that every transaction of the attempt is closed.
@@ -85,32 +116,46 @@ impl<'a> Ledger<'a> {
     /// Asks once for every open label. True while asking again may help: what the server does not know today it will
     /// not know in a moment either.
     async fn roll_back_once(&mut self, client: &Client) -> bool {
-        let LoadSpec { database, table, .. } = self.spec;
         let mut index = 0;
         let mut again = false;
         while let Some(label) = self.open.get(index) {
-            let state = match client.rollback(database, table, label).await {
-                Ok(_) => Ok(TxnState::Aborted),
-                Err(error) => {
-                    debug!(%label, %error, "rollback was not confirmed");
-                    client.load_state(database, label).await
-                }
-            };
-            if matches!(state, Ok(TxnState::Aborted)) {
+            let state = self.ask_rollback(client, label).await;
+            if state == Some(TxnState::Aborted) {
                 self.open.remove(index);
             } else {
                 index += 1;
-                again |= !matches!(state, Ok(TxnState::Unknown));
+                again |= state != Some(TxnState::Unknown);
             }
         }
         again
     }
+
+    /// The label's state after a rollback was asked for; `None`: nobody says.
+    async fn ask_rollback(&self, client: &Client, label: &Label) -> Option<TxnState> {
+        let LoadSpec { database, table, .. } = self.spec;
+        match client.rollback(database, table, label).await {
+            Ok(_) => Some(TxnState::Aborted),
+            Err(error) => {
+                debug!(%label, %error, "rollback was not confirmed");
+                client.load_state(database, label).await.ok()
+            }
+        }
+    }
+}
+
+/// What a transaction is begun for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Rows that are to be committed.
+    Rows,
+    /// Trying rows out; always rolled back.
+    Trial,
 }
 
 /// A transaction that takes loads.
-struct OpenPart {
-    label: Label,
-    begun: Begun,
+pub(crate) struct OpenPart {
+    pub label: Label,
+    pub begun: Begun,
     size: BatchSize,
     loads: u32,
     /// Ends at half of the transaction's timeout.
@@ -118,8 +163,13 @@ struct OpenPart {
 }
 
 impl OpenPart {
+    /// Whether it is too old to go on with.
+    pub(crate) fn is_old(&self, now: Instant) -> bool {
+        now >= self.half_life.deadline()
+    }
+
     /// Whether it must be prepared now, and the attempt goes on in another.
-    fn is_full(&self, bytes_max: u64) -> bool {
+    pub(crate) fn is_full(&self, bytes_max: u64) -> bool {
         self.size.bytes >= bytes_max || self.half_life.is_elapsed()
     }
 }
@@ -133,6 +183,8 @@ pub(crate) struct Loader<'a> {
     pub control: &'a Control,
     pub metrics: &'a Metrics,
     pub clock: fn() -> Instant,
+    /// Messages must not quote rows.
+    pub masked: bool,
 }
 
 /// What comes next while no load runs.
@@ -158,7 +210,7 @@ impl Loader<'_> {
                 Next::Piece(Piece::Segment(segment)) => {
                     let mut part = match open.take() {
                         Some(part) => part,
-                        None => self.begin(ledger).await?,
+                        None => self.begin(ledger, Purpose::Rows).await?,
                     };
                     self.load(&mut part, segment, &mut pieces, cut).await?;
                     if part.is_full(self.spec.max_part_bytes) {
@@ -186,9 +238,9 @@ impl Loader<'_> {
         }
     }
 
-    async fn begin(&self, ledger: &mut Ledger<'_>) -> Result<OpenPart, Failure> {
+    pub(crate) async fn begin(&self, ledger: &mut Ledger<'_>, purpose: Purpose) -> Result<OpenPart, Failure> {
         self.control.confirmed().await;
-        let label = ledger.next_label();
+        let label = ledger.next_label(purpose);
         self.control.progress.set_begun(ledger.begun());
         match self.client.begin(self.target(&label), &self.headers.begin).await {
             Ok(begun) => {
@@ -199,7 +251,7 @@ impl Loader<'_> {
             Err(error) => {
                 let is_foreign = error.answer().is_some_and(|answer| answer.is_label_conflict());
                 if is_foreign || !may_have_begun(&error) {
-                    ledger.forget_last();
+                    ledger.forget_last(purpose);
                     self.control.progress.set_begun(ledger.begun());
                 }
                 if is_foreign {
@@ -220,49 +272,88 @@ impl Loader<'_> {
     ) -> Result<(), Failure> {
         let (frames, body) = body();
         let started = (self.clock)();
-        let OpenPart { label, begun, half_life, .. } = part;
-        let patience = self.times.timeout();
-        let target = self.target(label);
-        let mut call = pin!(self.client.load(target, &begun.backend, &self.headers.load, body, patience));
-        let size = tokio::select! {
-            biased;
-            answer = &mut call => {
-                return Err(match answer {
-                    Ok(_) => Failure::EarlyAnswer { label: label.clone() },
-                    Err(error) => self.call_failed("load", label, error).await,
-                });
+        let size = {
+            let OpenPart { label, begun, half_life, .. } = &mut *part;
+            let patience = self.times.timeout();
+            let (client, headers) = (self.client, &self.headers.load);
+            let mut call = pin!(client.load(self.target(label), &begun.backend, headers, body, patience));
+            let size = tokio::select! {
+                biased;
+                answer = &mut call => {
+                    return Err(match answer {
+                        Ok(_) => Failure::EarlyAnswer { label: label.clone() },
+                        Err(error) => self.call_failed("load", label, error).await,
+                    });
+                }
+                size = feed(first, pieces, frames, half_life.as_mut(), cut) => size?,
+            };
+            if let Err(error) = call.await {
+                return Err(self.call_failed("load", label, error).await);
             }
-            size = feed(first, pieces, frames, half_life.as_mut(), cut) => size?,
+            size
         };
-        if let Err(error) = call.await {
-            return Err(self.call_failed("load", label, error).await);
+        self.loaded(part, size, started);
+        Ok(())
+    }
+
+    /// One batch that is in memory already.
+    pub(crate) async fn load_whole(
+        &self,
+        part: &mut OpenPart,
+        body: Bytes,
+        size: BatchSize,
+    ) -> Result<(), Failure> {
+        let started = (self.clock)();
+        if let Err(error) = self.send(part, &self.headers.load, body).await {
+            return Err(self.call_failed("load", &part.label, error).await);
         }
+        self.loaded(part, size, started);
+        Ok(())
+    }
+
+    /// The load call alone.
+    pub(crate) async fn send(
+        &self,
+        part: &OpenPart,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, CallError> {
+        let target = self.target(&part.label);
+        self.client.load(target, &part.begun.backend, headers, body.into(), self.times.timeout()).await
+    }
+
+    fn loaded(&self, part: &mut OpenPart, size: BatchSize, started: Instant) {
         let took = (self.clock)() - started;
         self.metrics.load_seconds.observe(took.as_secs_f64());
         self.metrics.rows_sent.inc_by(size.rows);
         self.metrics.bytes_sent.inc_by(size.bytes);
         self.control.progress.sent(size.rows, size.bytes);
+        let label = &part.label;
         debug!(%label, rows = size.rows, bytes = size.bytes, seconds = took.as_secs_f64(), "batch loaded");
         part.size.rows += size.rows;
         part.size.bytes += size.bytes;
         part.loads += 1;
-        Ok(())
     }
 
-    async fn prepare(&self, part: OpenPart) -> Result<PreparedPart, Failure> {
+    /// The prepare call alone.
+    pub(crate) async fn ask_prepare(&self, part: &OpenPart) -> Result<Answer, CallError> {
+        let OpenPart { label, begun, .. } = part;
+        let patience = self.times.timeout();
+        self.client.prepare(self.target(label), &begun.backend, &self.headers.prepare, patience).await
+    }
+
+    pub(crate) async fn prepare(&self, part: OpenPart) -> Result<PreparedPart, Failure> {
+        let answer = self.ask_prepare(&part).await;
         let OpenPart { label, begun, size, loads, .. } = part;
-        let call = self.client.prepare(
-            self.target(&label),
-            &begun.backend,
-            &self.headers.prepare,
-            self.times.timeout(),
-        );
-        let answer = match call.await {
+        let answer = match answer {
             Ok(answer) => answer,
+            Err(error) if error.answer().is_some_and(Answer::wrote_nothing) => {
+                return Err(Failure::NothingWritten { label, sent: size.rows });
+            }
             // After a lost answer the state may well be PREPARED, but nobody knows how many rows it holds.
             Err(error) => return Err(self.call_failed("prepare", &label, error).await),
         };
-        let accounted = answer.loaded_rows + answer.filtered_rows + answer.unselected_rows;
+        let accounted = answer.total();
         if accounted != size.rows {
             return Err(Failure::Counts { label, sent: size.rows, accounted });
         }
@@ -283,23 +374,36 @@ impl Loader<'_> {
         TxnTarget { database: &self.spec.database, table: &self.spec.table, label }
     }
 
-    async fn call_failed(&self, call: &'static str, label: &Label, error: CallError) -> Failure {
-        let log = match error.answer().and_then(|answer| answer.error_url.as_deref()) {
-            Some(url) => self.client.error_log(url).await,
-            None => String::new(),
+    pub(crate) async fn call_failed(&self, call: &'static str, label: &Label, error: CallError) -> Failure {
+        let log = match error.answer() {
+            Some(answer) if !self.masked => self.error_log(answer).await,
+            _ => String::new(),
         };
         Failure::Call { call, label: label.clone(), error: Box::new(error), log }
+    }
+
+    /// What the server wrote about the rows it refused; empty when that cannot be had.
+    pub(crate) async fn error_log(&self, answer: &Answer) -> String {
+        match &answer.error_url {
+            Some(url) => self.client.error_log(url).await,
+            None => String::new(),
+        }
+    }
+}
+
+/// Never ends without a part, else when the part is old.
+pub(crate) async fn half_life(open: &mut Option<OpenPart>) {
+    match open {
+        Some(part) => part.half_life.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 
 async fn next(open: &mut Option<OpenPart>, pieces: &mut mpsc::Receiver<Piece>) -> Next {
-    let piece = match open {
-        None => pieces.recv().await,
-        Some(part) => tokio::select! {
-            biased;
-            piece = pieces.recv() => piece,
-            () = part.half_life.as_mut() => return Next::HalfLife,
-        },
+    let piece = tokio::select! {
+        biased;
+        piece = pieces.recv() => piece,
+        () = half_life(open) => return Next::HalfLife,
     };
     piece.map_or(Next::Lost, Next::Piece)
 }
@@ -313,14 +417,14 @@ fn may_have_begun(error: &CallError) -> bool {
 }
 
 /// A piece of a request's body on its way to the HTTP client.
-enum Frame {
+pub(crate) enum Frame {
     Bytes(Segment),
     End,
 }
 
 /// A body that is written while it is sent. It ends well only with [`Frame::End`]: a writer that goes away breaks the
 /// request off, so that half a batch is never taken for a whole one.
-fn body() -> (mpsc::Sender<Frame>, Body) {
+pub(crate) fn body() -> (mpsc::Sender<Frame>, Body) {
     let (frames, received) = mpsc::channel(1);
     let stream = stream::unfold(Some(received), async |received: Option<mpsc::Receiver<Frame>>| {
         let mut received = received?;
@@ -369,7 +473,7 @@ async fn feed(
     }
 }
 
-fn lost_reader() -> Failure {
+pub(crate) fn lost_reader() -> Failure {
     Failure::Internal("the reading side ended without saying that all rows were read".into())
 }
 
@@ -421,6 +525,7 @@ mod tests {
                 control: &self.control,
                 metrics: &self.metrics,
                 clock: crate::agent::now,
+                masked: false,
             };
             loader.run(ledger, pieces, &self.cut).await
         }
