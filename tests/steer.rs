@@ -2,8 +2,10 @@
 //! nothing goes on that was told to stand still.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Outcome, job, run, starlift, workspace, write_job};
 use crate::faults::transaction;
@@ -352,4 +354,31 @@ async fn a_drained_worker_finishes_what_it_has_and_leaves_while_the_job_goes_on(
     assert!(cluster.workers[1].ended().await.success());
     let unknown = cluster.client(&["drain", "nobody", "--json"]).await;
     assert_eq!((unknown.code, &unknown.json()["error"]["code"]), (2, &json!("UNKNOWN_WORKER")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_killed_at_any_moment_goes_on_in_the_end() {
+    let (mut source, target) = source_and_target().await;
+    source.claim_rows("orders", 600_000).await;
+    let dir = workspace(&datasources(&source, &target));
+    let script = orders_job(
+        json!({ "preSql": ["truncate table @table", "insert into dw.ran values (1)"] }),
+        json!({ "speed": { "concurrent": 2 } }),
+    );
+    let file = write_job(dir.path(), &script);
+    for op in ["begin", "load", "prepare", "commit"] {
+        target.fault(json!({ "op": op, "count": null, "do": "delay_before", "ms": 20 })).await;
+    }
+    // Any moment is as good as any other: in the plan, in a statement, in the transfer, between decision and commit.
+    for moment in [30, 70, 110, 160, 220, 290, 370, 460] {
+        let mut command = starlift(dir.path());
+        command.arg("run").arg(&file).args(["--datasources", "datasources.toml"]);
+        let mut killed = Process::start("run", &mut command, dir.path());
+        sleep(Duration::from_millis(moment)).await;
+        killed.kill();
+    }
+    let report = run(dir.path(), &script, &[]).await.succeeded().json();
+    assert_eq!(report["rows_loaded"], json!(ROWS), "{report:#}");
+    assert_identical(&source, &target).await;
+    target.wait_until_nothing_is_open().await;
 }
