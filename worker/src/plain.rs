@@ -117,7 +117,11 @@ impl<'a> PlainLoad<'a> {
         // Whatever request there was is broken off by now.
         let failure = match ended {
             Some(Ok(loaded)) => return outcome(loaded),
-            Some(Err(failure @ (Failure::Unsettled { .. } | Failure::ForeignLabel { .. }))) => {
+            Some(Err(
+                failure @ (Failure::Unsettled { .. }
+                | Failure::ForeignLabel { .. }
+                | Failure::Truncated { .. }),
+            )) => {
                 return failed(self.grant, &failure, self.begun(), self.standing == Standing::Nothing);
             }
             Some(Err(failure)) => Some(failure),
@@ -381,6 +385,7 @@ impl<'a> PlainLoad<'a> {
 }
 
 /// What a committed load holds.
+#[derive(Debug)]
 enum Counted {
     Part(PreparedPart),
     Unknown,
@@ -465,3 +470,6 @@ fn too_large(bytes: u64) -> Failure {
     let hint = "make smaller tasks: name a splitPk, or raise splitFactor; or use format csv";
     Failure::Setup(Problem::new(Code::InvalidSettings, message).hint(hint))
 }
+
+#[cfg(test)]
+mod tests;
