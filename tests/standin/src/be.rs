@@ -45,6 +45,7 @@ impl Node {
                 let (db, table) = ((*db).to_owned(), (*table).to_owned());
                 self.stream_load(request, peer, &db, &table).await
             }
+            ["api", "transaction", ..] if self.cluster.config.no_transactions => not_found().into(),
             ["api", "transaction", "list"] if write => {
                 http::json(&json!({"labels": self.backend().contexts.labels()})).into()
             }

@@ -467,6 +467,10 @@ fn millis(duration: Duration) -> i64 {
 }
 
 impl ClusterView for Cluster {
+    fn version(&self) -> String {
+        self.config.starrocks_version.clone()
+    }
+
     fn frontends(&self) -> Vec<FrontendView> {
         let leader = self.leader_index();
         let views = self.frontends.iter().enumerate().map(|(place, frontend)| FrontendView {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::transactions::Limits;
 
+/// What `current_version()` says where nothing else is set.
+pub(crate) const STARROCKS_VERSION: &str = "3.3.5-standin";
+
 /// How to start a server. `Config::default()` is one FE, one BE, free ports on the loopback, user `root` without password.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -74,7 +77,11 @@ pub struct Config {
     /// Label conflicts and other errors of a begin come wrapped in `Fail`, as in 3.3 and 3.4.
     #[arg(long)]
     pub wrapped_begin_errors: bool,
-    /// The frontend is too old for the transaction interface.
+    /// What `current_version()` says.
+    #[arg(long, default_value = STARROCKS_VERSION)]
+    pub starrocks_version: String,
+    /// The server is too old for the transaction interface: no such paths, lower-case refusals of the frontend, and
+    /// followers that tell the state of a label from their own journal.
     #[arg(long)]
     pub no_transactions: bool,
     /// `get_load_state` tells why a transaction was aborted, as the newest versions do.
@@ -116,6 +123,7 @@ impl Default for Config {
             streaming_load_max_mb: 102_400,
             streaming_load_max_batch_size_mb: 100,
             wrapped_begin_errors: false,
+            starrocks_version: STARROCKS_VERSION.to_owned(),
             no_transactions: false,
             load_state_reason: false,
             empty_load_ok: false,

@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::faults::Op;
 use crate::faulty;
 use crate::http::{self, Answer};
-use crate::transactions::FrontendVerdict;
+use crate::transactions::{FrontendVerdict, TxnState};
 
 /// Opens frontend `index` for business.
 pub(crate) fn serve(cluster: &Arc<Cluster>, index: usize, listener: TcpListener) {
@@ -74,7 +74,11 @@ impl Frontend {
         let expects =
             http::header(&head.headers, "expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
         if !expects && head.version != Version::HTTP_10 {
-            return failed("class com.starrocks.common.DdlException: There is no 100-continue header").into();
+            let message = "There is no 100-continue header";
+            if self.cluster.config.no_transactions {
+                return http::json(&json!({"status": "FAILED", "msg": message})).into();
+            }
+            return failed(&format!("class com.starrocks.common.DdlException: {message}")).into();
         }
         if db.is_empty() {
             return failed("class com.starrocks.common.DdlException: No database selected.").into();
@@ -192,7 +196,7 @@ impl Frontend {
     fn preparing_backend(&self, db: &str, label: &str) -> Option<usize> {
         self.cluster.with_txns(|txns, _| {
             let txn = txns.latest(db, label)?;
-            (txn.state == crate::transactions::TxnState::Prepare).then_some(txn.backend)
+            (txn.state == TxnState::Prepare).then_some(txn.backend)
         })
     }
 
@@ -200,7 +204,9 @@ impl Frontend {
         if let Err(refused) = self.authenticate(head, peer) {
             return (*refused).into();
         }
-        if let Some(redirect) = self.redirect_to_leader(head).await {
+        if !self.cluster.config.no_transactions
+            && let Some(redirect) = self.redirect_to_leader(head).await
+        {
             return redirect;
         }
         let label = http::query_parameter(head.uri.query(), "label").unwrap_or_default();
@@ -218,9 +224,12 @@ impl Frontend {
         if !self.cluster.store.database_exists(db) {
             return rest_result("FAILED", "1", &format!("unknown database, database={db}"));
         }
-        let known = self
-            .cluster
-            .with_txns(|txns, _| txns.latest(db, label).map(|txn| (txn.state.name(), txn.reason.clone())));
+        // An old frontend answers by itself, and PREPARE is in no follower's journal.
+        let follows = self.cluster.leader_index() != self.index;
+        let known = self.cluster.with_txns(|txns, _| {
+            let txn = txns.latest(db, label).filter(|txn| !follows || txn.state != TxnState::Prepare);
+            txn.map(|txn| (txn.state.name(), txn.reason.clone()))
+        });
         let (state, reason) = known.unwrap_or(("UNKNOWN", String::new()));
         let mut answer: HashMap<&str, Value> = [("state", state), ("status", "OK"), ("code", "0")]
             .into_iter()

@@ -50,6 +50,8 @@ pub struct TxnView {
 
 /// The cluster as SQL sees it.
 pub trait ClusterView: Send + Sync + 'static {
+    /// What `current_version()` says.
+    fn version(&self) -> String;
     fn frontends(&self) -> Vec<FrontendView>;
     fn backends(&self) -> Vec<BackendView>;
     /// Every remembered transaction of the database, oldest first.

@@ -420,7 +420,7 @@ fn frontends(cluster: &Arc<dyn ClusterView>) -> Listing {
             "true".to_owned(),
             String::new(),
             String::new(),
-            crate::sql::STARROCKS_VERSION.to_owned(),
+            cluster.version(),
         ];
         cells.into_iter().map(Some).collect()
     });
@@ -468,7 +468,7 @@ fn backends(cluster: &Arc<dyn ClusterView>) -> Listing {
             "0.00 %".to_owned(),
             "0.00 %".to_owned(),
             String::new(),
-            crate::sql::STARROCKS_VERSION.to_owned(),
+            cluster.version(),
             "{}".to_owned(),
             "0.000 B".to_owned(),
             "0.00 %".to_owned(),

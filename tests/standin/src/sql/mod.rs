@@ -28,6 +28,7 @@ pub(crate) use session::{Entry, Session, Sessions, is_information_schema};
 pub(crate) use words::{TableName, Words};
 
 use crate::catalog;
+use crate::config::STARROCKS_VERSION;
 use crate::store::Store;
 use crate::types::ColumnType;
 use crate::view::ClusterView;
@@ -40,8 +41,13 @@ pub(crate) struct Server {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-/// What `current_version()` says.
-pub(crate) const STARROCKS_VERSION: &str = "3.3.5-standin";
+impl Server {
+    /// What `current_version()` says.
+    pub(crate) fn version(&self) -> String {
+        let cluster = self.cluster.as_ref();
+        cluster.map_or_else(|| STARROCKS_VERSION.to_owned(), |cluster| cluster.version())
+    }
+}
 
 /// One step of an answer. A statement gives `Done`, `Failed`, or `Columns`, any number of `Rows`, then `Finished`;
 /// `Failed` may also cut rows short and is always the last.

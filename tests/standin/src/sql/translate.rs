@@ -15,7 +15,7 @@ use sqlparser::ast::{
 
 use super::kinds::cast_target;
 use super::words::TableName;
-use super::{STARROCKS_VERSION, Server, Session, SqlError};
+use super::{Server, Session, SqlError};
 use crate::catalog;
 use crate::store::functions::{NUMERIC_COLLATION, value_of};
 use crate::store::{Table, quote};
@@ -430,7 +430,7 @@ impl Rewriter<'_, '_> {
             "connection_id" => raw(session.entry().id.to_string()),
             "database" | "schema" => raw(session.database.as_deref().map_or("NULL".to_owned(), text_literal)),
             "user" | "current_user" | "session_user" => raw(user()),
-            "current_version" => raw(text_literal(STARROCKS_VERSION)),
+            "current_version" => raw(text_literal(&self.scope.server.version())),
             "version" => raw(text_literal(&session.variable("version").unwrap_or_default())),
             "now" | "current_timestamp" | "localtime" | "localtimestamp" => {
                 raw("datetime('now', 'localtime')".to_owned())

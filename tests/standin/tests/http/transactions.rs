@@ -330,10 +330,59 @@ fn missing_names_and_unknown_operations_are_refused_with_http_200() {
 }
 
 #[test]
-fn an_old_frontend_does_not_know_transactions() {
-    let server = Server::with(Config { no_transactions: true, ..Config::default() });
-    let reply = server.op("begin", "x");
-    assert_eq!((reply.text("status"), reply.text("msg")), ("FAILED".into(), "Not implemented".into()));
+fn an_old_server_does_not_know_transactions() {
+    let server = Server::with(old(1));
+    for op in ["begin", "load", "prepare", "commit", "rollback"] {
+        let reply = server.op(op, "x");
+        assert_eq!(
+            (reply.text("status"), reply.text("msg")),
+            ("FAILED".into(), "Not implemented".into()),
+            "{op}"
+        );
+    }
+    let at_be = curl("POST", &format!("http://{}/api/transaction/begin", server.be(0))).send();
+    assert_eq!((at_be.code(), at_be.body.as_str()), (404, "Not Found"));
+    assert_eq!(server.sql("SELECT current_version()"), "2.3.1-standin\n");
+}
+
+#[test]
+fn an_old_server_takes_plain_loads() {
+    let server = Server::with(old(1));
+    server.load(&["label: one", "column_separator: ,"], "1,a,1\n").expect("Success", "OK");
+    server
+        .load(&["label: one", "column_separator: ,"], "1,a,1\n")
+        .expect("Label Already Exists", "already been used");
+    assert_eq!((server.state("one").as_str(), server.rows()), ("VISIBLE", 1));
+    let path = format!("http://{}/api/shop/orders/_stream_load", server.fe(0));
+    let reply = curl("PUT", &path).headers(&["Expect:"]).body("1,a,1\n").send();
+    assert_eq!(
+        (reply.code(), reply.text("status"), reply.text("msg")),
+        (200, "FAILED".into(), "There is no 100-continue header".into())
+    );
+}
+
+#[test]
+fn an_old_follower_does_not_know_what_runs_but_cancels_it_through_the_leader() {
+    let server = Server::with(old(2));
+    let state = |fe: usize| {
+        curl("GET", &format!("http://{}/api/shop/get_load_state?label=run", server.fe(fe)))
+            .send()
+            .text("state")
+    };
+    let mut socket = Socket::open(server.be(0));
+    let headers = ["label: run", "column_separator: ,", "Content-Length: 100"];
+    socket.write(&request("PUT", "/api/shop/orders/_stream_load", &headers));
+    eventually("the load to run", || state(0) == "PREPARE");
+    assert_eq!(state(1), "UNKNOWN");
+    let cancelled = curl("POST", &format!("http://{}/api/shop/run/_cancel", server.fe(1))).send();
+    assert_eq!(cancelled.text("status"), "OK");
+    assert_eq!((state(0).as_str(), state(1).as_str()), ("ABORTED", "ABORTED"));
+}
+
+/// A server before 2.4.
+fn old(frontends: usize) -> Config {
+    let starrocks_version = "2.3.1-standin".to_owned();
+    Config { no_transactions: true, starrocks_version, ..Config::nodes(frontends, 1) }
 }
 
 #[test]
