@@ -176,6 +176,24 @@ async fn a_share_of_bad_rows_is_tolerated_and_masked_rows_show_no_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn loads_that_are_never_answered_are_explained_by_a_trial_with_one_row() {
+    let place = Place::start(&[]).await;
+    let words = "unknown column 'nonesuch' in table 'items'";
+    for fault in [
+        json!({ "op": "load", "label": "_t", "count": null, "do": "refuse", "status": "ANALYSIS_ERROR", "message": words }),
+        json!({ "op": "load", "count": null, "do": "do_then_cut" }),
+    ] {
+        place.target.fault(fault).await;
+    }
+    let report = place.run("exit", json!({ "record": 0 })).await;
+    assert_eq!(report["state"], "FAILED", "{report:#}");
+    let message = report["error"]["message"].as_str().expect("text");
+    assert!(message.contains("no answer") && message.contains(words), "{message}");
+    // The first attempt is done again without a question; the second one learns that a third would not help.
+    assert_eq!(report["retries"], 1, "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_while_bad_rows_are_looked_for_make_none_of_them() {
     let place = Place::start(&[]).await;
     for (op, label) in [("prepare", "_t1"), ("begin", "_t2"), ("load", "_t0"), ("rollback", "_t3")] {

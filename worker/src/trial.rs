@@ -10,6 +10,9 @@
 //! `rows_filtered`. Once a transaction is refused because of its rows, the isolating pass allows no filtered row in the
 //! attempt's own transactions, and all bad rows of the range are dirty records; none is then `rows_filtered`.
 //!
+//! A server remembers each trial as an aborted transaction, and with its default `label_keep_max_num` of 1000 a task with
+//! hundreds of bad rows makes it forget older labels sooner; that is one more reason to raise that setting.
+//!
 //! Only the server's word about rows makes a row dirty. Whatever else goes wrong ends the attempt by its own class.
 
 use std::ops::Range;
