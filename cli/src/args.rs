@@ -50,7 +50,7 @@ impl From<LogForm> for LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a job here, in one process; the same command resumes it after an interruption
+    /// Run a job here, in one process; interrupted or failed, the same command goes on with it
     #[command(after_help = "Example:\n  starlift run orders.json --workers 2 --param day=2026-11-21")]
     Run(RunArgs),
     /// Start a coordinator: plans jobs, leases tasks to workers, commits what they prepared
@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Say what became of a task's commit that StarRocks has forgotten
     #[command(
-        after_help = "Example:\n  starlift resolve 01ARZ3NDEKTSV4RRFFQ69G5FAV 17 --committed --reason \"COUNT(*) finds all rows of the range\""
+        after_help = "Example:\n  starlift resolve 01ARZ3NDEKTSV4RRFFQ69G5FAV 17 --committed --reason \"count matches\""
     )]
     Resolve(ResolveArgs),
     /// Show a job's tasks, their SQL and warnings, after all checks; touches nothing

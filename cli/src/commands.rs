@@ -304,7 +304,7 @@ async fn workers(args: ClientArgs) -> Outcome {
 
 async fn cancel(args: JobArgs) -> Outcome {
     let job = connect(&args.client).await?.cancel(&args.job_id).await.map_err(one)?;
-    show(&job, args.client.output.json, |status| output::status(status, THERE));
+    show(&job, args.client.output.json, output::cancelled);
     Ok(End::Done)
 }
 

@@ -286,6 +286,28 @@ pub(crate) fn paused(status: &pb::JobStatus) -> String {
     text + &next_steps(status, Home::Coordinator)
 }
 
+/// The answer to `cancel`.
+pub(crate) fn cancelled(status: &pb::JobStatus) -> String {
+    let tasks = status.tasks.unwrap_or_default();
+    let ended = match status.state.as_str() {
+        state @ ("SUCCEEDED" | "FAILED") => {
+            return format!("job {} is over already: {state}\n", status.job_id);
+        }
+        "CANCELLED" => "is cancelled",
+        _ => "ends when what is decided is committed",
+    };
+    let mut text = String::new();
+    line(
+        &mut text,
+        format_args!(
+            "job {} {ended}: {} of {} tasks are in the target and stay there, the rest is rolled back",
+            status.job_id, tasks.succeeded, tasks.total
+        ),
+    );
+    line(&mut text, format_args!("what it did: starlift report {}", status.job_id));
+    text
+}
+
 /// The answer to `resume`.
 pub(crate) fn resumed(status: &pb::JobStatus) -> String {
     let tasks = status.tasks.unwrap_or_default();
@@ -368,7 +390,7 @@ pub(crate) fn status(status: &pb::JobStatus, home: Home<'_>) -> String {
     if status.dirty_records > 0 {
         line(&mut text, format_args!("dirty records: {}", count(status.dirty_records)));
     }
-    if let Some(eta) = progress.eta_seconds {
+    if let Some(eta) = progress.eta_seconds.filter(|_| status.state != "PAUSED") {
         line(&mut text, format_args!("ETA: {}", seconds(eta)));
     }
     if status.labels_to_sweep > 0 {
@@ -694,6 +716,16 @@ mod tests {
             let job = pb::JobStatus { state: state.into(), ..Default::default() };
             assert_eq!(next_steps(&job, Home::Coordinator), "", "{state}");
         }
+    }
+
+    #[test]
+    fn a_cancelled_job_says_what_stays() {
+        let tasks = pb::TaskCounts { total: 8, succeeded: 3, ..Default::default() };
+        let job =
+            |state: &str| pb::JobStatus { state: state.into(), tasks: Some(tasks), ..Default::default() };
+        assert!(cancelled(&job("CANCELLED")).contains("is cancelled: 3 of 8 tasks are in the target"));
+        assert!(cancelled(&job("COMMITTING")).contains("ends when what is decided is committed: 3 of 8"));
+        assert!(cancelled(&job("SUCCEEDED")).contains("is over already: SUCCEEDED"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn line(status: &pb::JobStatus) -> String {
     if tasks.total > 0 {
         parts.push(format!("tasks {}/{}", tasks.succeeded, tasks.total));
     }
-    if let Some(eta) = progress.eta_seconds {
+    if let Some(eta) = progress.eta_seconds.filter(|_| status.state != "PAUSED") {
         parts.push(format!("ETA {}", seconds(eta)));
     }
     parts.join("  ")
