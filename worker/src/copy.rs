@@ -565,6 +565,28 @@ mod tests {
         assert_eq!(key.as_deref(), Some("1"));
     }
 
+    #[test]
+    fn a_range_is_sifted_only_where_the_job_says_so_and_only_for_its_rows() {
+        let row = |error| Failure::Row { error, key: None };
+        let first = Way { rung: Rung::Planned, isolating: false };
+        let collision = row(EncodeError::Collision { column: 0, with: Collision::NullMark });
+        let not_text = row(EncodeError::NotUtf8 { column: 0 });
+        let mut load = load_spec();
+        let json = Way { rung: Rung::Json, isolating: false };
+        assert_eq!(first.after(&collision, &load), Some(json), "another form comes first");
+        assert_eq!(first.after(&not_text, &load), None);
+
+        load.on_error = OnError::BatchDirtyData;
+        assert_eq!(first.after(&collision, &load), Some(json));
+        let sifting = Way { isolating: true, ..first };
+        assert_eq!(first.after(&not_text, &load), Some(sifting));
+        assert_eq!(sifting.after(&collision, &load), Some(Way { isolating: true, ..json }));
+        assert_eq!(sifting.after(&not_text, &load), None, "once is enough");
+        assert_eq!(first.after(&Failure::NotClosed, &load), None);
+        load.named_delimiters = true;
+        assert_eq!(first.after(&collision, &load), Some(sifting));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn reading_keeps_to_its_speed_limit() {
         let stage = Stage::set();
