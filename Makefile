@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-long
+.PHONY: build demo test chaos chaos-broken test-long
 
 # Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
 PROTOX := .tools/bin/protox
@@ -36,3 +36,27 @@ test-long: $(PROTOX)
 	@$(STAGE) "build tests" cargo test --workspace --locked --no-run
 	@$(STAGE) "long tests" cargo test --workspace --locked -- --ignored
 	@$(STAGE) --sum
+
+# Random kills, stops, restarts and lost answers, round after round: `make chaos ROUNDS=50 [SEED=1]`.
+ROUNDS ?= 50
+SEED ?=
+CHAOS := STARLIFT_CHAOS_SEED=$(SEED) cargo test --locked -p starlift-tests chaos_costs -- --nocapture
+
+chaos: $(PROTOX)
+	@tests/servers.sh
+	cargo build --locked -p starlift -p starrocks-standin
+	STARLIFT_CHAOS_ROUNDS=$(ROUNDS) $(CHAOS)
+
+# The same with workers that commit behind the coordinator's back: chaos must find lost or doubled rows, or it proves
+# nothing. Ordinary builds share its directory, so the broken binary goes by a name of its own.
+BROKEN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/starlift-workers-commit
+
+chaos-broken: $(PROTOX)
+	@tests/servers.sh
+	cargo build --locked -p starlift --features workers-commit
+	cp $(dir $(BROKEN))starlift $(BROKEN)
+	cargo build --locked -p starlift -p starrocks-standin
+	@if STARLIFT_CHAOS_BINARY=$(BROKEN) STARLIFT_CHAOS_ROUNDS=10 $(CHAOS) >$(BROKEN).log 2>&1; then \
+	    echo "ten rounds of chaos did not notice that workers commit; see $(BROKEN).log" >&2; exit 1; fi
+	@grep -m1 '^seed [0-9]*: rows differ' $(BROKEN).log \
+	    || { echo "chaos failed for another reason; see $(BROKEN).log" >&2; exit 1; }

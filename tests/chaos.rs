@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 const SLOTS: u32 = 2;
 const FRONTENDS: usize = 2;
 const BACKENDS: usize = 3;
-const ROWS: u32 = 24_000;
+const ROWS: u32 = 16_000;
 /// What the source claims to hold, so that the planner makes some forty tasks of it.
 const ROWS_CLAIMED: u32 = 2_500_000;
 /// How fast one load may be sent: slow enough that the storm meets every task.
@@ -39,9 +39,9 @@ const LEASE: &str = "3s";
 /// How long a silent coordinator keeps the lead.
 const LEADER_TTL: &str = "2s";
 /// How long things break in a round.
-const STORM: Duration = Duration::from_secs(7);
+const STORM: Duration = Duration::from_secs(6);
 /// How long answers go on being lost after that, unless the job ends sooner.
-const DRIZZLE: Duration = Duration::from_secs(8);
+const DRIZZLE: Duration = Duration::from_secs(6);
 /// How long the job may go on once nothing breaks any more.
 const CALM: Duration = Duration::from_secs(60);
 /// Between two questions how the job stands.
@@ -445,7 +445,10 @@ impl<'a> Round<'a> {
         let found =
             rows::read(self.stage.target.connect().await, &format!("SELECT {COLUMNS} FROM dw.orders")).await;
         if report["rows_loaded"].as_u64() != Some(found.count) {
-            return Err(format!("rows differ: the target has {} rows; {report:#}", found.count));
+            return Err(format!(
+                "rows differ: the target has {} rows, the report of a job that {} counts {}; {report:#}",
+                found.count, report["state"], report["rows_loaded"]
+            ));
         }
         if report["state"] != "SUCCEEDED" {
             return Err(format!("the job did not succeed: {report:#}"));

@@ -80,6 +80,8 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
     };
     let failure = match ended {
         Ended::Result(Ok((prepared, bad_rows))) => {
+            #[cfg(feature = "workers-commit")]
+            commit_unasked(grant, &client, &prepared).await;
             return End::Outcome(Outcome::Prepared { prepared, bad_rows });
         }
         Ended::Result(Err(failure)) => Some(failure),
@@ -102,6 +104,21 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
         }
         None if control.stop.is_cancelled() => End::Abandoned,
         None => End::Outcome(Outcome::GivenBack { begun: ledger.begun(), all_rolled_back }),
+    }
+}
+
+/// The fault that the chaos tests must be able to find; see the feature in `Cargo.toml`.
+#[cfg(feature = "workers-commit")]
+async fn commit_unasked(grant: &Grant, client: &Client, prepared: &Prepared) {
+    use starlift_common::label::Label;
+
+    let Grant { load, attempt, .. } = grant;
+    for part in &prepared.parts {
+        if let Some(number) = Label::part_number(&load.label_prefix, *attempt, &part.label) {
+            let label = Label::part(&load.label_prefix, *attempt, number);
+            let done = client.commit(&load.database, &load.table, &label, 10).await;
+            warn!(%label, done = done.is_ok(), "committed by the worker itself");
+        }
     }
 }
 
