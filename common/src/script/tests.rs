@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::job::{ErrorLimit, Format, OnError};
+use crate::job::{CommitMode, ErrorLimit, Format, OnError};
 
 /// A script that has no fault and gives no warning.
 fn good() -> Value {
@@ -488,6 +488,18 @@ fn error_limits_are_read_in_every_form() {
         (json!({ "strategy": "ZeroTolerance", "record": "" }), ErrorLimit::Records(0)),
     ] {
         assert_eq!(parsed(&with("/setting/errorLimit", limit)).spec.settings.error_limit, expected);
+    }
+}
+
+#[test]
+fn the_commit_of_a_whole_job_is_asked_for_by_name() {
+    let commit = |own: Value| parsed(&with("/setting/starlift", own)).spec.settings.commit;
+    assert_eq!(commit(json!({ "commit": "job" })), CommitMode::Job);
+    assert_eq!(commit(json!({ "commit": "task" })), CommitMode::Task);
+    assert_eq!(commit(json!({})), CommitMode::Task);
+    for wrong in [json!("Job"), json!(true), json!(1)] {
+        let told = told(&with("/setting/starlift", json!({ "commit": wrong })));
+        assert!(told.contains("/setting/starlift/commit") && told.contains("\"task\" or \"job\""), "{told}");
     }
 }
 
