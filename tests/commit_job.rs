@@ -13,8 +13,11 @@ const ROWS: u32 = 20_000;
 const TASKS: u64 = 6;
 
 async fn source_and_target() -> (MariaDb, Standin) {
-    let (mut source, target) =
-        tokio::join!(MariaDb::start(), Standin::start(&["--max-running-txn-num-per-db", "20"]));
+    // By itself this server would keep what is prepared for a minute.
+    let mut flags =
+        vec!["--starrocks-version", "3.5.4", "--prepared-transaction-default-timeout-second", "60"];
+    flags.extend(["--max-running-txn-num-per-db", "20"]);
+    let (mut source, target) = tokio::join!(MariaDb::start(), Standin::start(&flags));
     fill_source(&source, ROWS).await;
     source.claim_rows("orders", 1_000_000).await;
     create_target(&target).await;
@@ -40,6 +43,9 @@ async fn nothing_is_visible_before_the_last_task_is_prepared() {
         .await;
     assert_eq!((target.held().await, target.count("dw.orders").await), (1, 0));
     assert_eq!(cluster.status(&job_id).await["state"], "RUNNING");
+    let mut prepared = target.transactions().await;
+    prepared.retain(|transaction| transaction.state == "PREPARED");
+    assert!(prepared.iter().all(|transaction| transaction.prepared_timeout_ms == 86_400_000), "{prepared:?}");
 
     target.clear_faults().await;
     let report = cluster.finished(&job_id).await;

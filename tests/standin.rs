@@ -27,6 +27,8 @@ pub(crate) struct Addresses {
 pub(crate) struct Transaction {
     pub(crate) label: String,
     pub(crate) state: String,
+    /// How long it stays when it is prepared.
+    pub(crate) prepared_timeout_ms: u64,
 }
 
 impl Transaction {
