@@ -138,7 +138,7 @@ pub struct PreparedPart {
 pub struct Prepared {
     /// Empty when the range held no good row: the task is then done without a transaction.
     pub parts: Vec<PreparedPart>,
-    /// Sent or dirty.
+    /// Sent, dirty or apart.
     pub rows_read: u64,
     /// Cell bytes.
     pub bytes_read: u64,
@@ -150,6 +150,26 @@ pub struct Prepared {
     /// `host:path` where they are kept; empty: nowhere.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dirty_file: String,
+    #[serde(default, skip_serializing_if = "RowsApart::is_none")]
+    pub apart: RowsApart,
+}
+
+/// Rows of transactions in which StarRocks found nothing to write, by its own count. It aborts such a transaction, so
+/// they come to no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct RowsApart {
+    pub filtered: u64,
+    pub unselected: u64,
+}
+
+impl RowsApart {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn total(self) -> u64 {
+        self.filtered.saturating_add(self.unselected)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

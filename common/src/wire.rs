@@ -9,7 +9,8 @@ use crate::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadS
 use crate::problem::{Code, Problem};
 use crate::retry::FailureClass;
 use crate::task::{
-    AttemptKey, BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, Progress, TaskRange,
+    AttemptKey, BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, Progress, RowsApart,
+    TaskRange,
 };
 
 /// A message that no correct peer sends.
@@ -393,6 +394,8 @@ fn prepared_to_wire(prepared: &Prepared, bad_rows: &[BadRow]) -> pb::Prepared {
         dirty_records: prepared.dirty_records,
         bad_rows: bad_rows.iter().map(Into::into).collect(),
         dirty_file: prepared.dirty_file.clone(),
+        filtered_apart: prepared.apart.filtered,
+        unselected_apart: prepared.apart.unselected,
     }
 }
 
@@ -405,6 +408,7 @@ fn prepared_of_wire(prepared: pb::Prepared) -> (Prepared, Vec<BadRow>) {
         retries: prepared.retries,
         dirty_records: prepared.dirty_records,
         dirty_file: prepared.dirty_file,
+        apart: RowsApart { filtered: prepared.filtered_apart, unselected: prepared.unselected_apart },
     };
     (prepared, bad_rows)
 }

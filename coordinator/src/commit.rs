@@ -78,10 +78,10 @@ pub fn verify(prefix: &str, attempt: AttemptKey, prepared: &Prepared) -> Result<
         }
     }
     let sent = sum(prepared.parts.iter().map(|part| part.rows_sent));
-    let dirty = prepared.dirty_records;
-    if sent + u128::from(dirty) != u128::from(prepared.rows_read) {
+    let (dirty, apart) = (prepared.dirty_records, prepared.apart.total());
+    if sum([dirty, apart]) + sent != u128::from(prepared.rows_read) {
         return Err(mismatch(format!(
-            "{} rows were read, {sent} were sent and {dirty} were left out as bad",
+            "{} rows were read: {sent} were sent, {dirty} left out as bad, {apart} filtered or unselected apart from them",
             prepared.rows_read
         )));
     }

@@ -10,7 +10,7 @@ use starlift_common::job::{LoadMode, LoadSpec, OnError};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::row::Row;
-use starlift_common::task::{BadRow, LabelsBegun, Outcome, Prepared, PreparedPart};
+use starlift_common::task::{BadRow, LabelsBegun, Outcome, Prepared};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
@@ -26,7 +26,7 @@ use crate::encode::{EncodeError, Encoder};
 use crate::failure::Failure;
 use crate::headers::{LoadHeaders, TxnTimes};
 use crate::http::Status;
-use crate::load::{Ledger, Loader};
+use crate::load::{Ledger, Loaded, Loader};
 use crate::mysql::source::MysqlSource;
 use crate::segment::{SEGMENT_BYTES, SegmentPool};
 use crate::source::RowSource;
@@ -217,7 +217,7 @@ impl Way {
 /// What a pass that got through the range has come to.
 struct Passed {
     read: RowsRead,
-    parts: Vec<PreparedPart>,
+    loaded: Loaded,
     dirty_records: u64,
     dirty_file: String,
     bad_rows: Vec<BadRow>,
@@ -257,14 +257,16 @@ async fn transfer(
 }
 
 fn prepared(passed: Passed, retries: u64) -> Result<(Prepared, Vec<BadRow>), Failure> {
-    let Passed { read, parts, dirty_records, dirty_file, bad_rows } = passed;
+    let Passed { read, loaded, dirty_records, dirty_file, bad_rows } = passed;
+    let Loaded { parts, apart } = loaded;
     let sent: u64 = parts.iter().map(|part| part.rows_sent).sum();
-    if sent + dirty_records != read.rows {
-        let message = format!("{} rows were read, {sent} sent and {dirty_records} left out", read.rows);
+    if sent + dirty_records + apart.total() != read.rows {
+        let message =
+            format!("{} rows were read, {sent} sent, {dirty_records} left out, {apart:?} apart", read.rows);
         return Err(Failure::Internal(message));
     }
     let RowsRead { rows: rows_read, bytes: bytes_read } = read;
-    Ok((Prepared { parts, rows_read, bytes_read, retries, dirty_records, dirty_file }, bad_rows))
+    Ok((Prepared { parts, rows_read, bytes_read, retries, dirty_records, dirty_file, apart }, bad_rows))
 }
 
 /// Rows and their cell bytes.
@@ -288,8 +290,8 @@ async fn pass(
     let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
     let cut = Notify::new();
     let reader = Reader::new(grant, tools, control, form, batch_limits(&grant.load, form), pieces, &cut);
-    let (read, parts) = tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))?;
-    Ok(Passed { read, parts, dirty_records: 0, dirty_file: String::new(), bad_rows: Vec::new() })
+    let (read, loaded) = tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))?;
+    Ok(Passed { read, loaded, dirty_records: 0, dirty_file: String::new(), bad_rows: Vec::new() })
 }
 
 /// Reads the range once, and loads all but its bad rows.
@@ -311,10 +313,10 @@ async fn isolating_pass(
     let mut source = open_source(grant, tools).await?;
     let mut dirty = DirtyRows::new(&tools.dirty, grant.attempt, &load.columns);
     let (kept, meter) = (kept_rows(grant, form), Meter::new(tools, control));
-    let (read, parts) = isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
+    let (read, loaded) = isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
     let dirty_records = dirty.count();
     let (bad_rows, dirty_file) = dirty.finish().await.map_err(Failure::Keep)?;
-    Ok(Passed { read, parts, dirty_records, dirty_file, bad_rows })
+    Ok(Passed { read, loaded, dirty_records, dirty_file, bad_rows })
 }
 
 fn loader<'a>(

@@ -11,7 +11,7 @@ use reqwest::Body;
 use reqwest::header::HeaderMap;
 use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
-use starlift_common::task::{AttemptKey, LabelsBegun, PreparedPart};
+use starlift_common::task::{AttemptKey, LabelsBegun, PreparedPart, RowsApart};
 use starlift_remote::starrocks::client::{Begun, CallError, Client, TxnTarget};
 use starlift_remote::starrocks::outcome::{Answer, TxnState};
 use tokio::sync::{Notify, mpsc};
@@ -152,6 +152,13 @@ pub(crate) enum Purpose {
     Trial,
 }
 
+/// What an attempt's transactions have come to.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub parts: Vec<PreparedPart>,
+    pub apart: RowsApart,
+}
+
 /// A transaction that takes loads.
 pub(crate) struct OpenPart {
     pub label: Label,
@@ -195,15 +202,15 @@ enum Next {
 }
 
 impl Loader<'_> {
-    /// Loads all pieces up to [`Piece::Finish`] and returns the prepared transactions; none when there was no row.
+    /// Loads all pieces up to [`Piece::Finish`] and returns what is prepared; nothing when there was no row.
     /// `cut` asks the reading side to end the batch, because the transaction is getting old.
     pub(crate) async fn run(
         &self,
         ledger: &mut Ledger<'_>,
         mut pieces: mpsc::Receiver<Piece>,
         cut: &Notify,
-    ) -> Result<Vec<PreparedPart>, Failure> {
-        let mut prepared = Vec::new();
+    ) -> Result<Loaded, Failure> {
+        let mut loaded = Loaded::default();
         let mut open: Option<OpenPart> = None;
         loop {
             match next(&mut open, &mut pieces).await {
@@ -214,14 +221,14 @@ impl Loader<'_> {
                     };
                     self.load(&mut part, segment, &mut pieces, cut).await?;
                     if part.is_full(self.spec.max_part_bytes) {
-                        prepared.push(self.prepare(part).await?);
+                        self.prepare(part, ledger, &mut loaded).await?;
                     } else {
                         open = Some(part);
                     }
                 }
                 Next::HalfLife => {
                     if let Some(part) = open.take() {
-                        prepared.push(self.prepare(part).await?);
+                        self.prepare(part, ledger, &mut loaded).await?;
                     }
                 }
                 Next::Piece(Piece::End(_)) => {
@@ -229,9 +236,9 @@ impl Loader<'_> {
                 }
                 Next::Piece(Piece::Finish) => {
                     if let Some(part) = open.take() {
-                        prepared.push(self.prepare(part).await?);
+                        self.prepare(part, ledger, &mut loaded).await?;
                     }
-                    return Ok(prepared);
+                    return Ok(loaded);
                 }
                 Next::Lost => return Err(lost_reader()),
             }
@@ -342,13 +349,31 @@ impl Loader<'_> {
         self.client.prepare(self.target(label), &begun.backend, &self.headers.prepare, patience).await
     }
 
-    pub(crate) async fn prepare(&self, part: OpenPart) -> Result<PreparedPart, Failure> {
+    /// Makes a part of it. Where StarRocks finds nothing to write it refuses and aborts: by its counts the rows are
+    /// filtered and unselected all the same, and the transaction is no part of the attempt.
+    pub(crate) async fn prepare(
+        &self,
+        part: OpenPart,
+        ledger: &mut Ledger<'_>,
+        loaded: &mut Loaded,
+    ) -> Result<(), Failure> {
         let answer = self.ask_prepare(&part).await;
         let OpenPart { label, begun, size, loads, .. } = part;
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) if error.answer().is_some_and(Answer::wrote_nothing) => {
-                return Err(Failure::NothingWritten { label, sent: size.rows });
+                let answer =
+                    error.answer().filter(|answer| answer.total() == size.rows && answer.loaded_rows == 0);
+                let Some(answer) = answer else {
+                    return Err(Failure::NothingWritten { label, sent: size.rows });
+                };
+                if !ledger.close(self.client, &label).await {
+                    return Err(Failure::NotClosed);
+                }
+                info!(%label, rows = size.rows, "no row of a transaction was left to be written");
+                loaded.apart.filtered += answer.filtered_rows;
+                loaded.apart.unselected += answer.unselected_rows;
+                return Ok(());
             }
             // After a lost answer the state may well be PREPARED, but nobody knows how many rows it holds.
             Err(error) => return Err(self.call_failed("prepare", &label, error).await),
@@ -358,7 +383,7 @@ impl Loader<'_> {
             return Err(Failure::Counts { label, sent: size.rows, accounted });
         }
         info!(%label, txn_id = begun.txn_id, rows = size.rows, bytes = size.bytes, loads, "transaction prepared");
-        Ok(PreparedPart {
+        loaded.parts.push(PreparedPart {
             label: label.to_string(),
             txn_id: begun.txn_id,
             rows_sent: size.rows,
@@ -367,7 +392,8 @@ impl Loader<'_> {
             rows_unselected: answer.unselected_rows,
             bytes_sent: size.bytes,
             loads,
-        })
+        });
+        Ok(())
     }
 
     fn target<'t>(&'t self, label: &'t Label) -> TxnTarget<'t> {
@@ -514,7 +540,7 @@ mod tests {
             &self,
             ledger: &mut Ledger<'_>,
             pieces: mpsc::Receiver<Piece>,
-        ) -> Result<Vec<PreparedPart>, Failure> {
+        ) -> Result<Loaded, Failure> {
             let times = TxnTimes::new(&self.spec, 0, None, Duration::from_secs(15));
             let form = Rung::Planned.form(&self.spec, [0; 32]);
             let loader = Loader {
@@ -554,7 +580,7 @@ mod tests {
         let stage = Stage::set().await;
         let mut ledger = stage.ledger();
         let pieces = script([rows(2), rows(1), end(3), rows(1), end(1), Piece::Finish]);
-        let parts = stage.run(&mut ledger, pieces).await.expect("prepared");
+        let parts = stage.run(&mut ledger, pieces).await.expect("prepared").parts;
         assert_eq!(stage.server.calls(), ["begin 0", "load 0", "load 0", "prepare 0"]);
         assert_eq!((parts.len(), parts[0].rows_sent, parts[0].rows_loaded, parts[0].loads), (1, 4, 4, 2));
         assert_eq!((parts[0].txn_id, ledger.begun().parts), (7, 1));
@@ -564,8 +590,30 @@ mod tests {
     #[tokio::test]
     async fn without_rows_nothing_begins() {
         let stage = Stage::set().await;
-        let parts = stage.run(&mut stage.ledger(), script([Piece::Finish])).await.expect("nothing to do");
+        let parts =
+            stage.run(&mut stage.ledger(), script([Piece::Finish])).await.expect("nothing to do").parts;
         assert_eq!((parts, stage.server.calls()), (vec![], vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_without_a_row_to_write_is_no_part_and_its_rows_are_accounted_for() {
+        let mut stage = Stage::set().await;
+        stage.spec.max_part_bytes = 2;
+        let skipped = || {
+            let mut segment = SegmentPool::new(0).take();
+            segment.bytes.extend_from_slice(b"skip\x02skip\x02");
+            [Piece::Segment(segment), end(2)]
+        };
+        let pieces = || script(skipped().into_iter().chain([rows(1), end(1), Piece::Finish]));
+        let mut ledger = stage.ledger();
+        let Loaded { parts, apart } = stage.run(&mut ledger, pieces()).await.expect("prepared");
+        assert_eq!(apart, RowsApart { filtered: 0, unselected: 2 });
+        assert_eq!(parts.iter().map(|part| part.rows_sent).collect::<Vec<_>>(), [1]);
+        assert!(parts[0].label.ends_with("_1"), "{}", parts[0].label);
+        // Without counts nobody can say what became of them.
+        stage.server.keep_counts();
+        let failure = stage.run(&mut stage.ledger(), pieces()).await;
+        assert!(matches!(failure, Err(Failure::NothingWritten { sent: 2, .. })), "{failure:?}");
     }
 
     #[tokio::test]
@@ -573,7 +621,7 @@ mod tests {
         let mut stage = Stage::set().await;
         stage.spec.max_part_bytes = 2;
         let pieces = script([rows(2), end(2), rows(1), end(1), Piece::Finish]);
-        let parts = stage.run(&mut stage.ledger(), pieces).await.expect("prepared");
+        let parts = stage.run(&mut stage.ledger(), pieces).await.expect("prepared").parts;
         assert_eq!(
             stage.server.calls(),
             ["begin 0", "load 0", "prepare 0", "begin 1", "load 1", "prepare 1"]
@@ -669,7 +717,7 @@ mod tests {
         };
         let mut ledger = stage.ledger();
         let (parts, ()) = tokio::join!(stage.run(&mut ledger, receiver), reading);
-        assert_eq!(parts.expect("prepared").len(), 2);
+        assert_eq!(parts.expect("prepared").parts.len(), 2);
     }
 
     #[tokio::test]

@@ -281,7 +281,7 @@ impl<'a> PlainLoad<'a> {
                 let (label, accounted) = (self.label.clone(), answer.unselected_rows);
                 return Err(Failure::Counts { label, sent: size.rows, accounted });
             }
-            return Ok(Counted::Part(PreparedPart { rows_unselected: size.rows, ..self.part(answer, size) }));
+            return Ok(Counted::Unselected(size.rows));
         }
         debug!(label = %self.label, %error, "the load was not answered with success, its label is asked for");
         let patience = if size.is_some() { COMMIT_PATIENCE } else { Duration::ZERO };
@@ -384,10 +384,12 @@ impl<'a> PlainLoad<'a> {
     }
 }
 
-/// What a committed load holds.
+/// What a load that is done holds.
 #[derive(Debug)]
 enum Counted {
     Part(PreparedPart),
+    /// No row was left to write, so the server aborted it; all were rejected by `where`.
+    Unselected(u64),
     Unknown,
 }
 
@@ -417,12 +419,14 @@ fn limits(load: &LoadSpec, form: &Form) -> BatchLimits {
 }
 
 fn loaded(read: RowsRead, load: Option<Counted>) -> Loaded {
-    let parts = match load {
+    let mut prepared = Prepared { rows_read: read.rows, bytes_read: read.bytes, ..Prepared::default() };
+    match load {
         Some(Counted::Unknown) => return None,
-        Some(Counted::Part(part)) => vec![part],
-        None => Vec::new(),
-    };
-    Some(Prepared { parts, rows_read: read.rows, bytes_read: read.bytes, ..Prepared::default() })
+        Some(Counted::Part(part)) => prepared.parts.push(part),
+        Some(Counted::Unselected(rows)) => prepared.apart.unselected = rows,
+        None => {}
+    }
+    Some(prepared)
 }
 
 fn outcome(loaded: Loaded) -> Outcome {

@@ -21,7 +21,7 @@ use std::pin::pin;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use starlift_common::row::Row;
-use starlift_common::task::{BAD_ROWS_MAX, PreparedPart};
+use starlift_common::task::BAD_ROWS_MAX;
 use starlift_remote::starrocks::client::CallError;
 use starlift_remote::starrocks::outcome::Answer;
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ use crate::encode::EncodeError;
 use crate::encode::ladder::Rung;
 use crate::failure::{Failure, row_reason};
 use crate::isolate::{Bad, Isolation, Reason, Verdict, reason_of};
-use crate::load::{Ledger, Loader, OpenPart, Purpose, half_life};
+use crate::load::{Ledger, Loaded, Loader, OpenPart, Purpose, half_life};
 use crate::source::RowSource;
 
 /// Body bytes of a batch that is kept in memory.
@@ -59,7 +59,7 @@ pub(crate) struct Isolating<'a> {
 #[derive(Default)]
 struct Own {
     open: Option<OpenPart>,
-    prepared: Vec<PreparedPart>,
+    loaded: Loaded,
 }
 
 impl Isolating<'_> {
@@ -71,7 +71,7 @@ impl Isolating<'_> {
         mut kept: KeptRows,
         mut meter: Meter<'_>,
         dirty: &mut DirtyRows<'_>,
-    ) -> Result<(RowsRead, Vec<PreparedPart>), Failure> {
+    ) -> Result<(RowsRead, Loaded), Failure> {
         let mut own = Own::default();
         let mut total = RowsRead::default();
         loop {
@@ -81,7 +81,7 @@ impl Isolating<'_> {
                     tokio::select! {
                         biased;
                         row = &mut next => break row?,
-                        () = half_life(&mut own.open) => self.prepare(&mut own).await?,
+                        () = half_life(&mut own.open) => self.prepare(ledger, &mut own).await?,
                     }
                 }
             };
@@ -111,9 +111,9 @@ impl Isolating<'_> {
             meter.add(bytes).await;
         }
         self.batch(ledger, &kept, &mut own, dirty).await?;
-        self.prepare(&mut own).await?;
+        self.prepare(ledger, &mut own).await?;
         meter.flush();
-        Ok((total, own.prepared))
+        Ok((total, own.loaded))
     }
 
     /// Finds the bad rows of a batch and loads the others.
@@ -128,7 +128,7 @@ impl Isolating<'_> {
         let mut isolation = Isolation::new(kept.len(), explain);
         let mut least = 0;
         while let Some(rows) = isolation.next() {
-            self.prepare_if_old(own).await?;
+            self.prepare_if_old(ledger, own).await?;
             let (verdict, reason) = self.try_rows(ledger, kept, rows.clone()).await?;
             isolation.answer(verdict, reason).map_err(|_| Failure::Contradiction)?;
             if let (Verdict::Counted(bad), true) = (verdict, rows.len() == kept.len()) {
@@ -173,7 +173,7 @@ impl Isolating<'_> {
         body: Bytes,
         size: BatchSize,
     ) -> Result<(), Failure> {
-        self.prepare_if_old(own).await?;
+        self.prepare_if_old(ledger, own).await?;
         let mut part = match own.open.take() {
             Some(part) => part,
             None => self.loader.begin(ledger, Purpose::Rows).await?,
@@ -181,19 +181,23 @@ impl Isolating<'_> {
         self.loader.load_whole(&mut part, body, size).await?;
         let is_full = part.is_full(self.loader.spec.max_part_bytes);
         own.open = Some(part);
-        if is_full { self.prepare(own).await } else { Ok(()) }
+        if is_full { self.prepare(ledger, own).await } else { Ok(()) }
     }
 
-    async fn prepare_if_old(&self, own: &mut Own) -> Result<(), Failure> {
+    async fn prepare_if_old(&self, ledger: &mut Ledger<'_>, own: &mut Own) -> Result<(), Failure> {
         let now: Instant = (self.loader.clock)();
-        if own.open.as_ref().is_some_and(|part| part.is_old(now)) { self.prepare(own).await } else { Ok(()) }
+        if own.open.as_ref().is_some_and(|part| part.is_old(now)) {
+            self.prepare(ledger, own).await
+        } else {
+            Ok(())
+        }
     }
 
-    async fn prepare(&self, own: &mut Own) -> Result<(), Failure> {
-        if let Some(part) = own.open.take() {
-            own.prepared.push(self.loader.prepare(part).await?);
+    async fn prepare(&self, ledger: &mut Ledger<'_>, own: &mut Own) -> Result<(), Failure> {
+        match own.open.take() {
+            Some(part) => self.loader.prepare(part, ledger, &mut own.loaded).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn leave_out(
@@ -381,7 +385,7 @@ mod tests {
         batch_rows: u64,
     }
 
-    type Sifted = Result<(Vec<PreparedPart>, Vec<BadRow>, u64), Failure>;
+    type Sifted = Result<(Vec<starlift_common::task::PreparedPart>, Vec<BadRow>, u64), Failure>;
 
     impl Stage {
         async fn set() -> Self {
@@ -429,7 +433,8 @@ mod tests {
                 allowed: self.allowed,
             };
             let meter = Meter::new(tools, control);
-            let (read, parts) = isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
+            let (read, Loaded { parts, .. }) =
+                isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
             let sent: u64 = parts.iter().map(|part| part.rows_sent).sum();
             assert_eq!(sent + dirty.count(), read.rows);
             let count = dirty.count();

@@ -125,7 +125,9 @@ impl Totals {
             totals.bytes_read = prepared.bytes_read;
             totals.requests_repeated = prepared.retries;
             totals.dirty_records = prepared.dirty_records;
-            totals.rows_read += prepared.dirty_records;
+            totals.rows_read += prepared.dirty_records + prepared.apart.total();
+            totals.rows_filtered += prepared.apart.filtered;
+            totals.rows_unselected += prepared.apart.unselected;
         }
         if let Standing::Committing { prepared, .. }
         | Standing::Undecided { prepared, .. }

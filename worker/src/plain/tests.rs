@@ -203,6 +203,10 @@ impl Stage {
                 assert_eq!((part.rows_sent, part.loads), (2, 1));
                 Some(part.rows_loaded)
             }
+            Some(Counted::Unselected(rows)) => {
+                assert_eq!(rows, 2);
+                Some(0)
+            }
             Some(Counted::Unknown) => None,
             None => panic!("there were rows"),
         });
