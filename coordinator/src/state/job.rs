@@ -430,7 +430,7 @@ impl Job {
 
     /// Takes a paused or failed job up again; returns the tasks that changed. Why not, otherwise.
     pub(super) fn resume(&mut self, now: UnixMillis) -> Result<Vec<TaskId>, String> {
-        if self.record.pause.take().is_some() && !self.state().is_final() {
+        if !self.state().is_final() && self.record.pause.take().is_some() {
             return Ok(Vec::new());
         }
         match self.state() {
@@ -443,6 +443,7 @@ impl Job {
         if !undecided.is_empty() {
             return Err(format!("resolve these tasks first: {}", undecided.join(", ")));
         }
+        self.record.pause = None;
         self.record.ending = None;
         self.report = None;
         self.statement_given_up = false;

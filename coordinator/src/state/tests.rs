@@ -751,6 +751,18 @@ fn a_paused_job_starts_nothing_and_finishes_what_runs() {
 }
 
 #[test]
+fn a_refused_resume_leaves_the_mark_of_a_pause_as_it_is_saved() {
+    let mut bench = Bench::running(1);
+    bench.ask(|ticket| Event::Pause { ticket, job: job() });
+    bench.ask(|ticket| Event::Cancel { ticket, job: job() });
+    let answer = bench.ask(|ticket| Event::Resume { ticket, job: job() });
+    assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
+    let before = bench.job().record().clone();
+    bench.restart();
+    assert_eq!(bench.job().record(), &before);
+}
+
+#[test]
 fn a_failure_while_a_job_is_paused_waits_for_the_resume() {
     let mut bench = Bench::running(1);
     let attempt = bench.one("w1");
