@@ -258,6 +258,9 @@ mod tests {
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(config(&directory), grpc, Some(http), shutdown.clone()));
 
+        while !get(http_address, "/readyz").await.ends_with("ok\n") {
+            tokio::task::yield_now().await; // it reads its journal first
+        }
         let mut admin = AdminServiceClient::connect(format!("http://{grpc_address}")).await.unwrap();
         let submit = pb::SubmitRequest {
             script: "{}".into(),
