@@ -221,6 +221,7 @@ impl State {
             return; // an answer that was acted upon before
         }
         let (prepared, committed) = (prepared.clone(), *committed);
+        let is_reported = job.report().is_some();
         match verdict {
             Verdict::Committed => self.part_committed(attempt, prepared, committed, round),
             Verdict::Aborted { reason } if committed == 0 => {
@@ -241,6 +242,10 @@ impl State {
             }
         }
         self.advance(attempt.task.job, round);
+        if is_reported {
+            // A task that was settled by hand after the job's end: its further parts belong into the report.
+            self.renew_report(attempt.task.job, round);
+        }
     }
 
     /// One more part is in the target; the next one follows.

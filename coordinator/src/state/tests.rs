@@ -884,6 +884,7 @@ fn a_forgotten_commit_waits_for_a_human_and_goes_on_from_there() {
     assert_eq!(bench.commits(), [(attempt, 2)], "the parts after it are still to be committed");
     bench.restart();
     bench.commit_all();
+    assert_eq!(bench.job().report().unwrap().transactions, 3, "the report follows the target");
     assert_eq!(bench.ask(|ticket| Event::Resume { ticket, job: job() }), Answer::Accepted);
     assert_eq!(bench.job_state(), JobState::Succeeded);
     let report = bench.job().report().unwrap();
