@@ -175,9 +175,10 @@ impl OpenPart {
         now >= self.half_life.deadline()
     }
 
-    /// Whether it must be prepared now, and the attempt goes on in another.
-    pub(crate) fn is_full(&self, bytes_max: u64) -> bool {
-        self.size.bytes >= bytes_max || self.half_life.is_elapsed()
+    /// Whether it must be prepared now, and the attempt goes on in another. The timer itself knows that it has run out
+    /// only once somebody has waited for it, which nobody does while rows come without a pause.
+    pub(crate) fn is_full(&self, bytes_max: u64, now: Instant) -> bool {
+        self.size.bytes >= bytes_max || self.is_old(now)
     }
 }
 
@@ -220,7 +221,7 @@ impl Loader<'_> {
                         None => self.begin(ledger, Purpose::Rows).await?,
                     };
                     self.load(&mut part, segment, &mut pieces, cut).await?;
-                    if part.is_full(self.spec.max_part_bytes) {
+                    if part.is_full(self.spec.max_part_bytes, (self.clock)()) {
                         self.prepare(part, ledger, &mut loaded).await?;
                     } else {
                         open = Some(part);
@@ -520,6 +521,7 @@ mod tests {
         control: Control,
         metrics: Metrics,
         cut: Notify,
+        clock: fn() -> Instant,
     }
 
     impl Stage {
@@ -528,7 +530,9 @@ mod tests {
             let client = server.client();
             let control = Control::new(None);
             control.confirm();
-            Self { server, client, spec: load_spec(), control, metrics: Metrics::new(1), cut: Notify::new() }
+            let (metrics, cut, clock) =
+                (Metrics::new(1), Notify::new(), crate::agent::now as fn() -> Instant);
+            Self { server, client, spec: load_spec(), control, metrics, cut, clock }
         }
 
         fn ledger(&self) -> Ledger<'_> {
@@ -550,7 +554,7 @@ mod tests {
                 times,
                 control: &self.control,
                 metrics: &self.metrics,
-                clock: crate::agent::now,
+                clock: self.clock,
                 masked: false,
             };
             loader.run(ledger, pieces, &self.cut).await
@@ -700,6 +704,19 @@ mod tests {
         stage.server.forget_labels_after("rollback");
         assert!(!ledger.roll_back(&stage.client).await);
         assert_eq!((stage.server.calls().len(), ledger.begun().parts), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn an_old_part_is_prepared_although_rows_come_without_a_pause() {
+        let mut stage = Stage::set().await;
+        stage.clock = || crate::agent::now() + Duration::from_secs(3600);
+        let pieces = script([rows(1), end(1), rows(1), end(1), Piece::Finish]);
+        let loaded = stage.run(&mut stage.ledger(), pieces).await.expect("prepared");
+        assert_eq!(loaded.parts.len(), 2);
+        assert_eq!(
+            stage.server.calls(),
+            ["begin 0", "load 0", "prepare 0", "begin 1", "load 1", "prepare 1"]
+        );
     }
 
     #[tokio::test]

@@ -179,7 +179,7 @@ impl Isolating<'_> {
             None => self.loader.begin(ledger, Purpose::Rows).await?,
         };
         self.loader.load_whole(&mut part, body, size).await?;
-        let is_full = part.is_full(self.loader.spec.max_part_bytes);
+        let is_full = part.is_full(self.loader.spec.max_part_bytes, (self.loader.clock)());
         own.open = Some(part);
         if is_full { self.prepare(ledger, own).await } else { Ok(()) }
     }
