@@ -382,7 +382,7 @@ impl State {
     }
 
     fn sweep(&mut self, round: &mut Round) {
-        for (attempt, target) in self.sweeps.due(round.now.monotonic) {
+        for (attempt, target) in self.sweeps.due(round.now) {
             if let Some(plan) = self.jobs.get(&attempt.task.job).and_then(Job::plan) {
                 round.act(Action::Sweep { attempt, target, plan: plan.clone() });
             }

@@ -15,7 +15,7 @@ use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::outcome::TxnState;
 use tracing::{debug, warn};
 
-use crate::clock::{Millis, Now};
+use crate::clock::{Millis, Now, UnixMillis};
 use crate::commit::Facts;
 use crate::record::SweepRecord;
 
@@ -81,8 +81,9 @@ struct Entry {
     record: SweepRecord,
     /// `None` while somebody is at it.
     due: Option<Millis>,
-    /// The worker had stopped when that look began: what it finds is all there will ever be.
-    sees_all: bool,
+    /// When that look began, and whether the worker had stopped by then: only what nothing can follow is final.
+    looked_at: UnixMillis,
+    had_stopped: bool,
     tries: u32,
     /// Labels that are not known to be closed.
     open: u32,
@@ -101,7 +102,10 @@ impl Sweeps {
         self.due.insert((now, attempt));
         let parts = record.begun.parts.saturating_sub(record.first_part);
         let open = parts + record.begun.trials + u32::from(!record.stopped);
-        self.entries.insert(attempt, Entry { record, due: Some(now), sees_all: false, tries: 0, open });
+        self.entries.insert(
+            attempt,
+            Entry { record, due: Some(now), looked_at: UnixMillis(0), had_stopped: false, tries: 0, open },
+        );
     }
 
     pub fn get(&self, attempt: AttemptKey) -> Option<&SweepRecord> {
@@ -121,16 +125,16 @@ impl Sweeps {
     }
 
     /// The epochs to look at now. Each is given out once until it is settled.
-    pub fn due(&mut self, now: Millis) -> Vec<(AttemptKey, Target)> {
+    pub fn due(&mut self, now: Now) -> Vec<(AttemptKey, Target)> {
         let mut taken = Vec::new();
         while let Some(&(due, attempt)) = self.due.first() {
-            if due > now {
+            if due > now.monotonic {
                 break;
             }
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&attempt) {
                 entry.due = None;
-                entry.sees_all = entry.record.stopped;
+                (entry.looked_at, entry.had_stopped) = (now.unix, entry.record.stopped);
                 let SweepRecord { first_part, begun, .. } = entry.record;
                 taken.push((attempt, Target { first_part, begun }));
             }
@@ -180,9 +184,9 @@ impl Sweeps {
         now: Now,
     ) -> Option<Foreign> {
         let entry = self.entries.get_mut(&attempt)?;
-        let silent_for = now.unix.since(entry.record.closed_at);
-        // A stop that was heard of while the look was under way proves nothing: a begin may have come in between.
-        let nothing_comes = entry.sees_all || silent_for >= lifetime;
+        let silent_for = entry.looked_at.since(entry.record.closed_at);
+        // What became true while the look was under way proves nothing: a begin may have come in between.
+        let nothing_comes = entry.had_stopped || silent_for >= lifetime;
         let is_committed = |fates: &[Fate]| fates.iter().position(|fate| *fate == Fate::Committed);
         let foreign =
             is_committed(&fates.parts).map(|part| Foreign::Part(count(part) + entry.record.first_part));
@@ -316,7 +320,6 @@ async fn close(client: &Client, load: &LoadSpec, label: &Label) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
 
     fn attempt(epoch: u64) -> AttemptKey {
         AttemptKey { task: TaskKey { job: JobId::from_parts(1, 1), task: TaskId(0) }, epoch: Epoch(epoch) }
@@ -363,12 +366,12 @@ mod tests {
     #[test]
     fn closed_labels_of_a_stopped_worker_leave_the_list() {
         let mut sweeps = listed(2, true);
-        assert_eq!(sweeps.due(Millis(0)), [(attempt(1), target(2))]);
-        assert_eq!(sweeps.due(Millis(0)), []);
+        assert_eq!(sweeps.due(at(0)), [(attempt(1), target(2))]);
+        assert_eq!(sweeps.due(at(0)), []);
         sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Open]), LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
-        assert_eq!(sweeps.due(Millis(999)), []);
-        assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), target(2))]);
+        assert_eq!(sweeps.due(Now { monotonic: Millis(999), ..at(0) }), []);
+        assert_eq!(sweeps.due(at(1)), [(attempt(1), target(2))]);
         sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Unknown]), LIFETIME, at(1));
         assert!(sweeps.is_empty());
     }
@@ -377,11 +380,21 @@ mod tests {
     fn a_lost_worker_keeps_its_epoch_on_the_list_until_nothing_of_it_can_come() {
         let mut sweeps = listed(1, false);
         assert_eq!(sweeps.labels_of(job()), 2);
-        sweeps.due(Millis(0));
+        sweeps.due(at(0));
         sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
-        sweeps.due(Millis(600_000));
+        sweeps.due(at(600));
         sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(600));
+        assert!(sweeps.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_tells_what_was_when_the_look_began() {
+        let mut sweeps = listed(1, false);
+        sweeps.due(at(0));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(600));
+        assert_eq!(sweeps.due(at(601)), [(attempt(1), target(1))]);
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(601));
         assert!(sweeps.is_empty());
     }
 
@@ -392,7 +405,7 @@ mod tests {
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &held), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w2".into()), &BTreeSet::new()), []);
         assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new()), [attempt(1)]);
-        sweeps.due(Millis(0));
+        sweeps.due(at(0));
         sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
         assert!(sweeps.is_empty());
     }
@@ -400,11 +413,11 @@ mod tests {
     #[test]
     fn a_look_that_began_before_the_worker_stopped_is_not_the_last_one() {
         let mut sweeps = listed(0, false);
-        sweeps.due(Millis(0));
+        sweeps.due(at(0));
         // Here the late worker begins a transaction, is told to stop, and does.
         sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new());
         sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
-        assert_eq!(sweeps.due(Millis(1000)), [(attempt(1), target(0))]);
+        assert_eq!(sweeps.due(at(1)), [(attempt(1), target(0))]);
         sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(1));
         assert!(sweeps.is_empty());
     }
@@ -418,7 +431,7 @@ mod tests {
             Some((3, true))
         );
         assert!(sweeps.stopped(attempt(1), begun(3), true));
-        assert!(sweeps.is_empty() && sweeps.due(Millis(u64::MAX)).is_empty());
+        assert!(sweeps.is_empty() && sweeps.due(at(u64::MAX / 1000)).is_empty());
     }
 
     #[test]
@@ -427,7 +440,7 @@ mod tests {
         let begun = LabelsBegun { parts: 3, trials: 2 };
         sweeps.add(attempt(1), SweepRecord { begun, first_part: 2, ..record(0, true) }, Millis(0));
         assert_eq!(sweeps.labels_of(job()), 3);
-        assert_eq!(sweeps.due(Millis(0)), [(attempt(1), Target { first_part: 2, begun })]);
+        assert_eq!(sweeps.due(at(0)), [(attempt(1), Target { first_part: 2, begun })]);
         let fates = Fates { parts: vec![Fate::Closed], trials: vec![Fate::Closed, Fate::Open] };
         assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, at(0)), None);
         assert_eq!(sweeps.labels_of(job()), 1);
@@ -438,7 +451,7 @@ mod tests {
     #[test]
     fn a_foreign_commit_is_told() {
         let mut sweeps = listed(1, true);
-        sweeps.due(Millis(0));
+        sweeps.due(at(0));
         assert_eq!(
             sweeps.settle(attempt(1), &parts(&[Fate::Committed]), LIFETIME, at(0)),
             Some(Foreign::Part(0))
