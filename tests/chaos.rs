@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 const SLOTS: u32 = 2;
 const FRONTENDS: usize = 2;
 const BACKENDS: usize = 3;
-const ROWS: u32 = 16_000;
+const ROWS: u32 = 12_000;
 /// What the source claims to hold, so that the planner makes some forty tasks of it.
 const ROWS_CLAIMED: u32 = 2_500_000;
 /// How fast one load may be sent: slow enough that the storm meets every task.
@@ -39,7 +39,7 @@ const LEASE: &str = "3s";
 /// How long a silent coordinator keeps the lead.
 const LEADER_TTL: &str = "2s";
 /// How long things break in a round.
-const STORM: Duration = Duration::from_secs(6);
+const STORM: Duration = Duration::from_secs(5);
 /// How long answers go on being lost after that, unless the job ends sooner.
 const DRIZZLE: Duration = Duration::from_secs(6);
 /// How long the job may go on once nothing breaks any more.
