@@ -291,7 +291,7 @@ pub(crate) mod tests {
         store: &MemoryStore,
         shutdown: &CancellationToken,
     ) -> (Handle, tokio::task::JoinHandle<Result<(), StoreError>>) {
-        let rules = Rules { lease: Duration::from_secs(15), attempts: 3 };
+        let rules = Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN };
         let (driver, handle) = Driver::new(State::new(rules), store.clone(), Clock::start());
         let mut performer = Performer::new(handle.clone(), Arc::new(Datasources::default()));
         let shutdown = shutdown.clone();

@@ -274,7 +274,7 @@ mod tests {
     fn start(terms: u32) -> Running {
         let (role, desk) = Desk::new();
         let office = Office {
-            rules: Rules { lease: Duration::from_secs(15), attempts: 3 },
+            rules: Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN },
             datasources: Arc::default(),
             clock: Clock::start(),
             role,

@@ -101,7 +101,7 @@ pub async fn run(
     let advertise = config.advertise.unwrap_or_else(|| format!("http://{}", address(&grpc)));
     let (role, desk) = Desk::new();
     let office = Office {
-        rules: Rules { lease: config.lease, attempts: config.attempts.max(1) },
+        rules: Rules { lease: config.lease, attempts: config.attempts.max(1), late_begin: Rules::LATE_BEGIN },
         datasources: config.datasources,
         clock: Clock::start(),
         role,

@@ -333,7 +333,7 @@ impl State {
 
     /// A worker that no longer names a dead epoch has stopped it.
     fn holds_only(&mut self, worker: &WorkerId, held: &BTreeSet<AttemptKey>, round: &mut Round) {
-        for attempt in self.sweeps.stopped_by_silence(worker, held) {
+        for attempt in self.sweeps.stopped_by_silence(worker, held, round.now.monotonic) {
             round.touch(Touched::Sweep(attempt));
         }
     }

@@ -15,7 +15,7 @@ use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::outcome::TxnState;
 use tracing::{debug, warn};
 
-use crate::clock::{Millis, Now, UnixMillis};
+use crate::clock::{Millis, Now};
 use crate::commit::Facts;
 use crate::record::SweepRecord;
 
@@ -81,12 +81,22 @@ struct Entry {
     record: SweepRecord,
     /// `None` while somebody is at it.
     due: Option<Millis>,
-    /// When that look began, and whether the worker had stopped by then: only what nothing can follow is final.
-    looked_at: UnixMillis,
-    had_stopped: bool,
+    quiet: Quiet,
+    /// When the last look began, and what was known then: what became true while it was under way proves nothing.
+    looked_at: Now,
+    quiet_at_look: Quiet,
     tries: u32,
     /// Labels that are not known to be closed.
     open: u32,
+}
+
+/// What is known of the worker's end of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Quiet {
+    /// Since when it does nothing more under the epoch.
+    since: Option<Millis>,
+    /// It said itself what it had begun, and did not just fall silent.
+    has_told: bool,
 }
 
 impl Sweeps {
@@ -102,10 +112,10 @@ impl Sweeps {
         self.due.insert((now, attempt));
         let parts = record.begun.parts.saturating_sub(record.first_part);
         let open = parts + record.begun.trials + u32::from(!record.stopped);
-        self.entries.insert(
-            attempt,
-            Entry { record, due: Some(now), looked_at: UnixMillis(0), had_stopped: false, tries: 0, open },
-        );
+        let quiet = Quiet { since: record.stopped.then_some(now), has_told: record.stopped };
+        let (looked_at, quiet_at_look) = (Now::default(), Quiet::default());
+        let entry = Entry { record, due: Some(now), quiet, looked_at, quiet_at_look, tries: 0, open };
+        self.entries.insert(attempt, entry);
     }
 
     pub fn get(&self, attempt: AttemptKey) -> Option<&SweepRecord> {
@@ -134,7 +144,7 @@ impl Sweeps {
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&attempt) {
                 entry.due = None;
-                (entry.looked_at, entry.had_stopped) = (now.unix, entry.record.stopped);
+                (entry.looked_at, entry.quiet_at_look) = (now, entry.quiet);
                 let SweepRecord { first_part, begun, .. } = entry.record;
                 taken.push((attempt, Target { first_part, begun }));
             }
@@ -151,23 +161,36 @@ impl Sweeps {
     }
 
     /// The worker has ended the dead epoch by itself. Says whether anything changed.
-    pub fn stopped(&mut self, attempt: AttemptKey, begun: LabelsBegun, all_rolled_back: bool) -> bool {
+    pub fn stopped(
+        &mut self,
+        attempt: AttemptKey,
+        begun: LabelsBegun,
+        all_rolled_back: bool,
+        now: Millis,
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(&attempt) else { return false };
         if all_rolled_back || begun.is_none() {
             self.remove(attempt);
         } else {
             entry.record.begun = entry.record.begun.max(begun);
             entry.record.stopped = true;
+            entry.quiet = Quiet { since: entry.quiet.since.or(Some(now)), has_told: true };
         }
         true
     }
 
     /// Dead epochs of this worker that its heartbeat does not name any more: it has stopped them.
-    pub fn stopped_by_silence(&mut self, worker: &WorkerId, held: &BTreeSet<AttemptKey>) -> Vec<AttemptKey> {
+    pub fn stopped_by_silence(
+        &mut self,
+        worker: &WorkerId,
+        held: &BTreeSet<AttemptKey>,
+        now: Millis,
+    ) -> Vec<AttemptKey> {
         let mut stopped = Vec::new();
         for (attempt, entry) in &mut self.entries {
             if entry.record.worker == *worker && !entry.record.stopped && !held.contains(attempt) {
                 entry.record.stopped = true;
+                entry.quiet.since = Some(now);
                 stopped.push(*attempt);
             }
         }
@@ -175,18 +198,22 @@ impl Sweeps {
     }
 
     /// Takes in what was found out: the epoch leaves the list, or is looked at again later. Returns a label that
-    /// somebody else has committed, if there is one. `lifetime`: how long a transaction of the epoch may live at the most.
+    /// somebody else has committed, if there is one. `lifetime`: how long a transaction of the epoch may live at the most;
+    /// `late_begin`: how long a begin may be on its way after its worker has stopped.
     pub fn settle(
         &mut self,
         attempt: AttemptKey,
         fates: &Fates,
         lifetime: Duration,
+        late_begin: Duration,
         now: Now,
     ) -> Option<Foreign> {
         let entry = self.entries.get_mut(&attempt)?;
-        let silent_for = entry.looked_at.since(entry.record.closed_at);
-        // What became true while the look was under way proves nothing: a begin may have come in between.
-        let nothing_comes = entry.had_stopped || silent_for >= lifetime;
+        let looked_at = std::mem::take(&mut entry.looked_at);
+        let quiet = std::mem::take(&mut entry.quiet_at_look);
+        let nothing_comes = looked_at.unix.since(entry.record.closed_at) >= lifetime
+            || quiet.since.is_some_and(|since| looked_at.monotonic.since(since) >= late_begin);
+        let all_is_known = nothing_comes || quiet.has_told;
         let is_committed = |fates: &[Fate]| fates.iter().position(|fate| *fate == Fate::Committed);
         let foreign =
             is_committed(&fates.parts).map(|part| Foreign::Part(count(part) + entry.record.first_part));
@@ -206,11 +233,11 @@ impl Sweeps {
             trials: count(fates.trials.len()),
         };
         entry.record.begun = entry.record.begun.max(seen);
-        if nothing_comes && fates.iter().all(is_over) {
+        if all_is_known && fates.iter().all(is_over) {
             self.remove(attempt);
         } else {
             entry.open =
-                count(fates.iter().filter(|fate| !is_over(*fate)).count() + usize::from(!nothing_comes));
+                count(fates.iter().filter(|fate| !is_over(*fate)).count() + usize::from(!all_is_known));
             let delay = RETRY.delay(entry.tries, 1.0);
             entry.tries += 1;
             let due = now.monotonic.plus(delay);
@@ -320,6 +347,7 @@ async fn close(client: &Client, load: &LoadSpec, label: &Label) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     fn attempt(epoch: u64) -> AttemptKey {
         AttemptKey { task: TaskKey { job: JobId::from_parts(1, 1), task: TaskId(0) }, epoch: Epoch(epoch) }
@@ -356,6 +384,7 @@ mod tests {
     }
 
     const LIFETIME: Duration = Duration::from_secs(600);
+    const LATE: Duration = Duration::from_secs(60);
 
     fn listed(parts: u32, stopped: bool) -> Sweeps {
         let mut sweeps = Sweeps::default();
@@ -368,11 +397,24 @@ mod tests {
         let mut sweeps = listed(2, true);
         assert_eq!(sweeps.due(at(0)), [(attempt(1), target(2))]);
         assert_eq!(sweeps.due(at(0)), []);
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Open]), LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Open]), LIFETIME, LATE, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         assert_eq!(sweeps.due(Now { monotonic: Millis(999), ..at(0) }), []);
         assert_eq!(sweeps.due(at(1)), [(attempt(1), target(2))]);
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Unknown]), LIFETIME, at(1));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed, Fate::Closed]), LIFETIME, LATE, at(1));
+        assert!(sweeps.is_empty());
+    }
+
+    #[test]
+    fn a_label_unknown_so_far_may_come_into_being_until_its_begin_has_been_given_up_for_long() {
+        let mut sweeps = listed(1, true);
+        for seconds in [0, 59] {
+            sweeps.due(at(seconds));
+            sweeps.settle(attempt(1), &parts(&[Fate::Unknown]), LIFETIME, LATE, at(seconds));
+            assert_eq!(sweeps.labels_of(job()), 1, "{seconds} s");
+        }
+        sweeps.due(at(80));
+        sweeps.settle(attempt(1), &parts(&[Fate::Unknown]), LIFETIME, LATE, at(80));
         assert!(sweeps.is_empty());
     }
 
@@ -381,10 +423,10 @@ mod tests {
         let mut sweeps = listed(1, false);
         assert_eq!(sweeps.labels_of(job()), 2);
         sweeps.due(at(0));
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(0));
         assert_eq!(sweeps.labels_of(job()), 1);
         sweeps.due(at(600));
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(600));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(600));
         assert!(sweeps.is_empty());
     }
 
@@ -392,9 +434,9 @@ mod tests {
     fn an_answer_that_comes_late_tells_what_was_when_the_look_began() {
         let mut sweeps = listed(1, false);
         sweeps.due(at(0));
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(600));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(600));
         assert_eq!(sweeps.due(at(601)), [(attempt(1), target(1))]);
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(601));
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(601));
         assert!(sweeps.is_empty());
     }
 
@@ -402,11 +444,18 @@ mod tests {
     fn a_heartbeat_without_the_dead_epoch_confirms_the_stop() {
         let mut sweeps = listed(0, false);
         let held = BTreeSet::from([attempt(1)]);
-        assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &held), []);
-        assert_eq!(sweeps.stopped_by_silence(&WorkerId("w2".into()), &BTreeSet::new()), []);
-        assert_eq!(sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new()), [attempt(1)]);
+        let silence = |sweeps: &mut Sweeps, worker: &str, held: &BTreeSet<AttemptKey>| {
+            sweeps.stopped_by_silence(&WorkerId(worker.into()), held, Millis(0))
+        };
+        assert_eq!(silence(&mut sweeps, "w1", &held), []);
+        assert_eq!(silence(&mut sweeps, "w2", &BTreeSet::new()), []);
+        assert_eq!(silence(&mut sweeps, "w1", &BTreeSet::new()), [attempt(1)]);
+        // It did not say what it had begun: one of its requests may still be on its way.
         sweeps.due(at(0));
-        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
+        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, LATE, at(0));
+        assert!(!sweeps.is_empty());
+        sweeps.due(at(60));
+        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, LATE, at(60));
         assert!(sweeps.is_empty());
     }
 
@@ -414,23 +463,23 @@ mod tests {
     fn a_look_that_began_before_the_worker_stopped_is_not_the_last_one() {
         let mut sweeps = listed(0, false);
         sweeps.due(at(0));
-        // Here the late worker begins a transaction, is told to stop, and does.
-        sweeps.stopped_by_silence(&WorkerId("w1".into()), &BTreeSet::new());
-        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, at(0));
-        assert_eq!(sweeps.due(at(1)), [(attempt(1), target(0))]);
-        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, at(1));
+        // Here the late worker begins a transaction, fails, and says so.
+        sweeps.stopped(attempt(1), begun(1), false, Millis(0));
+        sweeps.settle(attempt(1), &parts(&[]), LIFETIME, LATE, at(0));
+        assert_eq!(sweeps.due(at(1)), [(attempt(1), target(1))]);
+        sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(1));
         assert!(sweeps.is_empty());
     }
 
     #[test]
     fn a_late_word_of_the_worker_that_all_is_rolled_back_ends_it() {
         let mut sweeps = listed(1, false);
-        assert!(sweeps.stopped(attempt(1), begun(3), false));
+        assert!(sweeps.stopped(attempt(1), begun(3), false, Millis(0)));
         assert_eq!(
             sweeps.get(attempt(1)).map(|record| (record.begun.parts, record.stopped)),
             Some((3, true))
         );
-        assert!(sweeps.stopped(attempt(1), begun(3), true));
+        assert!(sweeps.stopped(attempt(1), begun(3), true, Millis(0)));
         assert!(sweeps.is_empty() && sweeps.due(at(u64::MAX / 1000)).is_empty());
     }
 
@@ -442,10 +491,10 @@ mod tests {
         assert_eq!(sweeps.labels_of(job()), 3);
         assert_eq!(sweeps.due(at(0)), [(attempt(1), Target { first_part: 2, begun })]);
         let fates = Fates { parts: vec![Fate::Closed], trials: vec![Fate::Closed, Fate::Open] };
-        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, at(0)), None);
+        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, LATE, at(0)), None);
         assert_eq!(sweeps.labels_of(job()), 1);
         let fates = Fates { parts: vec![Fate::Committed], trials: vec![Fate::Closed; 2] };
-        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, at(0)), Some(Foreign::Part(2)));
+        assert_eq!(sweeps.settle(attempt(1), &fates, LIFETIME, LATE, at(0)), Some(Foreign::Part(2)));
     }
 
     #[test]
@@ -453,7 +502,7 @@ mod tests {
         let mut sweeps = listed(1, true);
         sweeps.due(at(0));
         assert_eq!(
-            sweeps.settle(attempt(1), &parts(&[Fate::Committed]), LIFETIME, at(0)),
+            sweeps.settle(attempt(1), &parts(&[Fate::Committed]), LIFETIME, LATE, at(0)),
             Some(Foreign::Part(0))
         );
         assert!(sweeps.is_empty());

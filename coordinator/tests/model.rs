@@ -20,7 +20,7 @@
 //! beyond twenty million steps and not searched.
 //!
 //! Not in it: a heartbeat that is overtaken by a later one of the same worker, a begin that lands after its worker has
-//! stopped the attempt (StarRocks ends such a transaction by itself: `idle_transaction_timeout`), several jobs, trials.
+//! stopped the attempt (what `Rules::late_begin` is for, which is nothing here), several jobs, trials.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -93,7 +93,7 @@ const NAMES: [&str; WORKERS] = ["w1", "w2"];
 
 /// Longer than every delay of a retry, so that time can pass for those without a lease being lost.
 const LEASE: Duration = Duration::from_secs(1000);
-const RULES: Rules = Rules { lease: LEASE, attempts: 2 };
+const RULES: Rules = Rules { lease: LEASE, attempts: 2, late_begin: Duration::ZERO };
 
 const TICKET: Ticket = Ticket(1);
 

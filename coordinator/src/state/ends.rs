@@ -123,7 +123,7 @@ impl State {
             Outcome::Failed { begun, all_rolled_back, .. }
             | Outcome::GivenBack { begun, all_rolled_back } => (*begun, *all_rolled_back),
         };
-        if self.sweeps.stopped(attempt, begun, all_rolled_back) {
+        if self.sweeps.stopped(attempt, begun, all_rolled_back, round.now.monotonic) {
             round.touch(Touched::Sweep(attempt));
         } else if let Some(leftover) =
             Leftover::of_report(begun, all_rolled_back).filter(|_| self.is_dead(attempt))
@@ -294,7 +294,10 @@ impl State {
         let Some(job) = self.jobs.get_mut(&attempt.task.job) else { return };
         let lifetime = job.lifetime(attempt.task.task);
         round.touch(Touched::Sweep(attempt));
-        let Some(foreign) = self.sweeps.settle(attempt, fates, lifetime, round.now) else { return };
+        let Some(foreign) = self.sweeps.settle(attempt, fates, lifetime, self.rules.late_begin, round.now)
+        else {
+            return;
+        };
         let facts = job.facts(attempt);
         let (is_plain, problem) =
             (facts.load.mode == LoadMode::Plain, crate::sweep::foreign_commit(facts, foreign));

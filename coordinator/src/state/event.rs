@@ -280,4 +280,12 @@ pub struct Rules {
     pub lease: Duration,
     /// Attempts of a task that may fail before it fails for good.
     pub attempts: u32,
+    /// How long a begin that its worker has given up may still be on its way: a label that is unknown so soon after the
+    /// worker stopped may come into being yet.
+    pub late_begin: Duration,
+}
+
+impl Rules {
+    /// As long as a worker waits for the answer to a begin.
+    pub const LATE_BEGIN: Duration = Duration::from_secs(60);
 }

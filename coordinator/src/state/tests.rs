@@ -27,7 +27,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const ROWS: u64 = 10;
 
 fn rules() -> Rules {
-    Rules { lease: LEASE, attempts: 3 }
+    Rules { lease: LEASE, attempts: 3, late_begin: Duration::ZERO }
 }
 
 fn job() -> JobId {
