@@ -9,8 +9,11 @@ use starlift_common::job::LoadSpec;
 
 use crate::clock::Millis;
 
-/// Between two changes of a table's cap: failures under load come in crowds, and a calm server deserves some time.
+/// Between two lowerings of a table's cap: failures under load come in crowds.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// Before the cap rises: a calm server deserves some time.
+const CALM: Duration = Duration::from_secs(5);
 
 /// A target table, over all jobs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +96,7 @@ impl Pressure {
     /// A task went well.
     pub fn relief(&mut self, table: &Table, now: Millis) {
         let Some(gauge) = self.gauges.get_mut(table) else { return };
-        let Some(limit) = gauge.limit.as_mut().filter(|limit| now.since(limit.changed) >= PAUSE) else {
+        let Some(limit) = gauge.limit.as_mut().filter(|limit| now.since(limit.changed) >= CALM) else {
             return;
         };
         limit.cap += 1;
@@ -149,7 +152,7 @@ mod tests {
     fn a_calm_server_gets_its_tasks_back_one_by_one_until_the_cap_is_lifted() {
         let mut pressure = loaded(4);
         pressure.distress(&table("orders"), at(0));
-        pressure.relief(&table("orders"), at(9));
+        pressure.relief(&table("orders"), at(4));
         assert_eq!(pressure.cap(&table("orders")), Some(2));
         for turn in 1..=2 {
             pressure.relief(&table("orders"), at(turn * 10));

@@ -13,6 +13,9 @@ use tokio::time::timeout;
 /// How long one host may take to accept a connection and a login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After so long a silence the other side is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// Longest statement either server is asked to allow, in seconds: StarRocks' own upper bound of `query_timeout`.
 const LONGEST_QUERY_S: u32 = 259_200;
 
@@ -75,6 +78,7 @@ async fn open(datasource: &Datasource, host: &str, database: Option<&str>) -> Re
         .db_name(database)
         .prefer_socket(false)
         .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEP_ALIVE))
         .stmt_cache_size(0);
     let result = match &datasource.ssl {
         SslMode::Disable => Conn::new(options).await,

@@ -22,6 +22,8 @@ use super::outcome::{Answer, TxnState};
 /// Follower to leader to BE is two; more than this is a loop.
 const MAX_HOPS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that is gone is noticed about twice this time after it should have answered.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a call without a body may take, beyond what the server was told to wait.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an FE that could not be reached is asked last.
@@ -182,6 +184,9 @@ impl Client {
             .http1_only()
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE / 3)
+            .tcp_keepalive_retries(4)
             .build()
             .map_err(|error| {
                 Problem::new(Code::Internal, format!("cannot set up the HTTP client: {error}"))
