@@ -1,5 +1,6 @@
 # Two commands matter: `make demo` shows Starlift at work, `make test` is the whole check of a commit.
-# Both need a Rust toolchain and a C compiler, and see to everything else themselves.
+# What takes longer: `make test-long`, `make chaos` and `make chaos-broken`.
+# All need a Rust toolchain and a C compiler, and see to everything else themselves.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build

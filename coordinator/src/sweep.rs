@@ -109,6 +109,7 @@ impl Sweeps {
     }
 
     pub fn add(&mut self, attempt: AttemptKey, record: SweepRecord, now: Millis) {
+        self.remove(attempt);
         self.due.insert((now, attempt));
         let parts = record.begun.parts.saturating_sub(record.first_part);
         let open = parts + record.begun.trials + u32::from(!record.stopped);

@@ -136,7 +136,8 @@ impl Failure {
                 format!("label {label} exists at the target although this attempt never used it: {error}"),
             )
             .at(target)
-            .hint("the state store is older than the server, or two installations share job ids; check what was loaded"),
+            .hint("the state store is older than the server, or two installations share job ids: check what was loaded; where neither is \
+                 the case the server itself left the label behind, and the job can be resumed"),
             Self::Call { call, label, error, log } => call_problem(call, label, error, log, &target),
             Self::EarlyAnswer { label } => Problem::new(
                 Code::LoadFailed,

@@ -87,24 +87,25 @@ impl State {
         };
         let record = job.find_task(task.task).ok_or_else(unknown)?;
         let attempt = AttemptKey { task, epoch: record.epoch };
+        let word = match resolution {
+            Resolution::Committed => "committed",
+            Resolution::Redo => "to be loaded again",
+        };
+        let note = format!("task {} counts as {word}, by hand: {}", task.task, reason.trim());
         let Standing::Undecided { prepared, committed, rolled_back } = record.standing.clone() else {
+            if job.record().warnings.contains(&note) {
+                return Ok(()); // said before; only the answer was lost
+            }
             return Err(wrong_state(id, job, &format!("task {} has nothing to resolve", task.task)));
         };
         if reason.trim().is_empty() {
             return Err(Problem::new(Code::InvalidSettings, "a resolution needs its reason, for the record"));
         }
-        let word = match resolution {
-            Resolution::Committed if rolled_back => {
-                return Err(wrong_state(
-                    id,
-                    job,
-                    "StarRocks says that the transaction in question was rolled back, so it cannot count as committed",
-                ));
-            }
-            Resolution::Committed => "committed",
-            Resolution::Redo => "to be loaded again",
-        };
-        job.warn(format!("task {} counts as {word}, by hand: {}", task.task, reason.trim()));
+        if resolution == Resolution::Committed && rolled_back {
+            let why = "StarRocks says that the transaction in question was rolled back, so it cannot count as committed";
+            return Err(wrong_state(id, job, why));
+        }
+        job.warn(note);
         match resolution {
             Resolution::Committed => self.part_committed(attempt, prepared, committed, round),
             Resolution::Redo => {

@@ -882,6 +882,8 @@ fn a_forgotten_commit_waits_for_a_human_and_goes_on_from_there() {
     assert!(matches!(resolve(&mut bench, attempt.task, Resolution::Committed, " "), Answer::Refused(_)));
     assert_eq!(resolve(&mut bench, attempt.task, Resolution::Committed, "counted"), Answer::Accepted);
     assert_eq!(bench.commits(), [(attempt, 2)], "the parts after it are still to be committed");
+    assert_eq!(resolve(&mut bench, attempt.task, Resolution::Committed, "counted"), Answer::Accepted);
+    assert_eq!(bench.commits().len(), 1, "said twice, it counts once");
     bench.restart();
     bench.commit_all();
     assert_eq!(bench.job().report().unwrap().transactions, 3, "the report follows the target");
