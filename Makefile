@@ -9,6 +9,8 @@ SHELL := /bin/bash
 # Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
 PROTOX := .tools/bin/protox
 STAGE := tests/stage.sh
+# One more than there are cores: system tests wait more than they compute.
+THREADS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 build: $(PROTOX)
 	cargo build --release --locked -p starlift
@@ -26,7 +28,7 @@ test: $(PROTOX)
 	@$(STAGE) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(STAGE) "build" cargo build --workspace --locked
 	@$(STAGE) "build tests" cargo test --workspace --locked --no-run
-	@$(STAGE) "tests" cargo test --workspace --locked
+	@RUST_TEST_THREADS=$(THREADS) $(STAGE) "tests" cargo test --workspace --locked
 	@$(STAGE) --sum
 
 # The tests that take minutes.
