@@ -220,7 +220,7 @@ pub(crate) fn new_job_id() -> JobId {
 }
 
 /// Time since 1970.
-fn unix_time() -> Duration {
+pub(crate) fn unix_time() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the one place where a command reads the clock")]
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()

@@ -22,9 +22,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::args::RunArgs;
 use crate::client::Client;
 use crate::commands::{
-    End, WATCH_INTERVAL, new_job_id, show, stopped_by_signal, tell_next_steps, worker_problem,
+    End, WATCH_INTERVAL, new_job_id, show, stopped_by_signal, tell_next_steps, unix_time, worker_problem,
 };
 use crate::files::{self, Job};
+use crate::offline::Journal;
 use crate::output::{self, Home};
 use crate::progress::Progress;
 
@@ -38,22 +39,38 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
     let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
     output::warnings(&job.parsed.warnings);
     std::fs::create_dir_all(&args.state).map_err(|error| vec![unwritable(&args.state, &error)])?;
+    // Decided before anything runs: a job that is not to go on must not come a step further by the question.
+    let start = decide(&args, &job).await.map_err(|problem| vec![problem])?;
     let cluster = Cluster::start(&args, datasources).await.map_err(|problem| vec![problem])?;
-    let result = drive(&args, job, &cluster).await;
+    let result = drive(&args, job, start, &cluster).await;
     // A broken half explains whatever else went wrong, so it is told first.
     cluster.stop().await.and(result).map_err(|problem| vec![problem])
 }
 
-/// Submits or resumes the job and follows it.
-async fn drive(args: &RunArgs, job: Job, cluster: &Cluster) -> Result<End, Problem> {
-    let mut client = Client::connect(std::slice::from_ref(&cluster.url)).await?;
+/// How a run begins.
+struct Beginning {
+    step: Step,
+    digest: String,
+    /// The job that the directory holds; nothing but defaults when there is none.
+    last: pb::JobStatus,
+}
+
+async fn decide(args: &RunArgs, job: &Job) -> Result<Beginning, Problem> {
     let digest = format!("{:032x}", xxh3_128(job.script.as_bytes()));
-    let last = last_job(&mut client, &args.state).await?;
+    let last = last_job(&args.state).await?;
     let step = match &last {
         Some((last, status)) => next_step(last.digest == digest, args.new, status),
-        None => Step::Start,
+        None => Ok(Step::Start),
     };
     let last = last.map(|(_, status)| status).unwrap_or_default();
+    let step = step.map_err(|refusal| refusal.problem(args, &last))?;
+    Ok(Beginning { step, digest, last })
+}
+
+/// Submits or resumes the job and follows it.
+async fn drive(args: &RunArgs, job: Job, beginning: Beginning, cluster: &Cluster) -> Result<End, Problem> {
+    let mut client = Client::connect(std::slice::from_ref(&cluster.url)).await?;
+    let Beginning { step, digest, last } = beginning;
     let job_id = match step {
         Step::Start => new_job_id().to_string(),
         Step::Replace => {
@@ -61,7 +78,6 @@ async fn drive(args: &RunArgs, job: Job, cluster: &Cluster) -> Result<End, Probl
             new_job_id().to_string()
         }
         Step::GoOn | Step::Resume => last.job_id.clone(),
-        Step::Refuse(refusal) => return Err(refusal.problem(args, &last)),
     };
     remember(&args.state, &Remembered { job_id: job_id.clone(), digest })?;
     let request = pb::SubmitRequest { script: job.script, name: job.name, job_id: job_id.clone() };
@@ -124,9 +140,9 @@ async fn some<T: Clone>(mut value: watch::Receiver<Option<T>>) -> T {
 }
 
 /// The job that the directory was last used for, and how it stands; none when it never got so far as to be one.
-async fn last_job(client: &mut Client, state: &Path) -> Result<Option<(Remembered, pb::JobStatus)>, Problem> {
+async fn last_job(state: &Path) -> Result<Option<(Remembered, pb::JobStatus)>, Problem> {
     let Some(last) = remembered(state)? else { return Ok(None) };
-    match client.job(&last.job_id).await {
+    match Journal::open(state, unix_time()).await?.job(&last.job_id) {
         Ok(status) => Ok(Some((last, status))),
         Err(problem) if problem.code == Code::UnknownJob => Ok(None),
         Err(problem) => Err(problem),
@@ -144,7 +160,6 @@ enum Step {
     GoOn,
     /// The job there goes on when it is told to.
     Resume,
-    Refuse(Refusal),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,27 +173,27 @@ enum Refusal {
 }
 
 /// `last` is the job that the directory holds, `is_same` whether it was started with the same script and parameters.
-fn next_step(is_same: bool, new: bool, last: &pb::JobStatus) -> Step {
+fn next_step(is_same: bool, new: bool, last: &pb::JobStatus) -> Result<Step, Refusal> {
     let has_failed = last.state == "FAILED";
     if matches!(last.state.as_str(), "SUCCEEDED" | "CANCELLED") || has_failed && new {
-        return Step::Start;
+        return Ok(Step::Start);
     }
     if new {
-        return Step::Replace;
+        return Ok(Step::Replace);
     }
     if !is_same {
         let has_loaded = last.tasks.is_some_and(|tasks| tasks.succeeded > 0);
         let is_harmless = has_failed && !has_loaded && last.undecided_tasks.is_empty();
-        return if is_harmless { Step::Start } else { Step::Refuse(Refusal::Changed) };
+        return if is_harmless { Ok(Step::Start) } else { Err(Refusal::Changed) };
     }
     if !last.undecided_tasks.is_empty() {
-        return Step::Refuse(Refusal::Undecided);
+        return Err(Refusal::Undecided);
     }
     let is_foreign = last.error.as_ref().is_some_and(|error| error.code == Code::ForeignLabel.as_str());
     match last.state.as_str() {
-        "FAILED" if is_foreign => Step::Refuse(Refusal::Foreign),
-        "FAILED" | "PAUSED" => Step::Resume,
-        _ => Step::GoOn,
+        "FAILED" if is_foreign => Err(Refusal::Foreign),
+        "FAILED" | "PAUSED" => Ok(Step::Resume),
+        _ => Ok(Step::GoOn),
     }
 }
 
@@ -366,19 +381,19 @@ mod tests {
     #[test]
     fn the_same_command_goes_on_with_whatever_can_go_on() {
         for (state, step) in [
-            ("RUNNING", Step::GoOn),
-            ("PAUSED", Step::Resume),
-            ("FAILED", Step::Resume),
-            ("SUCCEEDED", Step::Start),
-            ("CANCELLED", Step::Start),
+            ("RUNNING", Ok(Step::GoOn)),
+            ("PAUSED", Ok(Step::Resume)),
+            ("FAILED", Ok(Step::Resume)),
+            ("SUCCEEDED", Ok(Step::Start)),
+            ("CANCELLED", Ok(Step::Start)),
         ] {
             assert_eq!(next_step(true, false, &status(state)), step, "{state}");
         }
         let undecided = pb::JobStatus { undecided_tasks: vec![1], ..status("FAILED") };
-        assert_eq!(next_step(true, false, &undecided), Step::Refuse(Refusal::Undecided));
+        assert_eq!(next_step(true, false, &undecided), Err(Refusal::Undecided));
         let error = pb::Problem { code: "FOREIGN_LABEL".into(), ..Default::default() };
         let foreign = pb::JobStatus { error: Some(error), ..status("FAILED") };
-        assert_eq!(next_step(true, false, &foreign), Step::Refuse(Refusal::Foreign));
+        assert_eq!(next_step(true, false, &foreign), Err(Refusal::Foreign));
     }
 
     #[test]
@@ -388,12 +403,12 @@ mod tests {
             ..status(state)
         };
         for state in ["RUNNING", "PAUSED", "FAILED"] {
-            assert_eq!(next_step(false, false, &loaded(state)), Step::Refuse(Refusal::Changed), "{state}");
+            assert_eq!(next_step(false, false, &loaded(state)), Err(Refusal::Changed), "{state}");
         }
-        assert_eq!(next_step(false, false, &status("FAILED")), Step::Start, "nothing was loaded");
-        assert_eq!(next_step(false, false, &loaded("SUCCEEDED")), Step::Start);
-        assert_eq!(next_step(false, true, &loaded("FAILED")), Step::Start);
-        assert_eq!(next_step(false, true, &loaded("RUNNING")), Step::Replace);
+        assert_eq!(next_step(false, false, &status("FAILED")), Ok(Step::Start), "nothing was loaded");
+        assert_eq!(next_step(false, false, &loaded("SUCCEEDED")), Ok(Step::Start));
+        assert_eq!(next_step(false, true, &loaded("FAILED")), Ok(Step::Start));
+        assert_eq!(next_step(false, true, &loaded("RUNNING")), Ok(Step::Replace));
     }
 
     #[test]
