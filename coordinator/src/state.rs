@@ -402,7 +402,7 @@ impl State {
     /// The next part of every task whose commit is decided and in effect.
     fn commit_decided(&self, id: JobId, round: &mut Round) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.commits_now()) else { return };
-        for (attempt, part) in job.undecided_commits() {
+        for (attempt, _, part) in job.committing() {
             round.commit(attempt, part, job);
         }
     }

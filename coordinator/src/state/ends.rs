@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use starlift_common::ids::WorkerId;
-use starlift_common::job::LoadMode;
+use starlift_common::ids::{JobId, WorkerId};
+use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
 use starlift_common::task::{AttemptKey, BadRow, LabelsBegun, Outcome, Prepared};
@@ -38,10 +38,10 @@ impl Leftover {
     }
 
     /// The prepared parts from `first` on, counted as in the report.
-    pub(super) fn of_prepared(prefix: &str, attempt: AttemptKey, prepared: &Prepared, first: u32) -> Self {
+    fn of_prepared(prefix: &str, attempt: AttemptKey, prepared: &Prepared, first: u32) -> Self {
         let number = |index: u32| {
             let part = prepared.parts.get(index as usize)?;
-            starlift_common::label::Label::part_number(prefix, attempt, &part.label)
+            Label::part_number(prefix, attempt, &part.label)
         };
         let parts = part_count(prepared).checked_sub(1).and_then(number).map_or(0, |last| last + 1);
         let first_part = if first == 0 { 0 } else { number(first).unwrap_or(parts) };
@@ -75,8 +75,7 @@ impl State {
             Outcome::Prepared { prepared, bad_rows } => match self.verify(attempt, &prepared) {
                 Ok(()) => self.prepared(attempt, prepared, bad_rows, round),
                 Err(problem) => {
-                    let prefix = self.prefix(attempt);
-                    let leftover = Leftover::of_prepared(&prefix, attempt, &prepared, 0);
+                    let leftover = self.prepared_leftover(attempt, &prepared, 0);
                     self.attempt_failed(attempt, FailureClass::Transient, problem, Some(leftover), round);
                 }
             },
@@ -114,10 +113,7 @@ impl State {
     /// A word under a dead epoch changes no task; it only tells what is left to sweep.
     fn stale_report(&mut self, attempt: AttemptKey, outcome: &Outcome, round: &mut Round) {
         let (begun, all_rolled_back) = match outcome {
-            Outcome::Prepared { prepared, .. } => {
-                let prefix = self.prefix(attempt);
-                (Leftover::of_prepared(&prefix, attempt, prepared, 0).begun, false)
-            }
+            Outcome::Prepared { prepared, .. } => (self.prepared_leftover(attempt, prepared, 0).begun, false),
             // Its label is that of every attempt; the next one asks for it.
             Outcome::Loaded { .. } => return,
             Outcome::Failed { begun, all_rolled_back, .. }
@@ -146,12 +142,17 @@ impl State {
     }
 
     fn verify(&self, attempt: AttemptKey, prepared: &Prepared) -> Result<(), Problem> {
-        crate::commit::verify(&self.prefix(attempt), attempt, prepared)
+        crate::commit::verify(self.prefix(attempt), attempt, prepared)
     }
 
-    pub(super) fn prefix(&self, attempt: AttemptKey) -> String {
+    fn prefix(&self, attempt: AttemptKey) -> &str {
         let plan = self.jobs.get(&attempt.task.job).and_then(Job::plan);
-        plan.map_or_else(String::new, |plan| plan.load.label_prefix.clone())
+        plan.map_or("", |plan| plan.load.label_prefix.as_str())
+    }
+
+    /// What is left when prepared parts, from `first` on, are given up.
+    pub(super) fn prepared_leftover(&self, attempt: AttemptKey, prepared: &Prepared, first: u32) -> Leftover {
+        Leftover::of_prepared(self.prefix(attempt), attempt, prepared, first)
     }
 
     fn worker_of(&self, attempt: AttemptKey) -> Option<WorkerId> {
@@ -173,8 +174,7 @@ impl State {
             round.touch(Touched::BadRows(attempt.task));
         }
         if let Err(problem) = job.check_error_limit(&prepared) {
-            let prefix = self.prefix(attempt);
-            let leftover = Leftover::of_prepared(&prefix, attempt, &prepared, 0);
+            let leftover = self.prepared_leftover(attempt, &prepared, 0);
             self.attempt_failed(attempt, FailureClass::Permanent, problem, Some(leftover), round);
             return;
         }
@@ -226,8 +226,7 @@ impl State {
             Verdict::Committed => self.part_committed(attempt, prepared, committed, round),
             Verdict::Aborted { reason } if committed == 0 => {
                 let problem = crate::commit::aborted(attempt, part, &prepared, &reason);
-                let prefix = self.prefix(attempt);
-                let leftover = Leftover::of_prepared(&prefix, attempt, &prepared, 0);
+                let leftover = self.prepared_leftover(attempt, &prepared, 0);
                 self.reopen(attempt, &problem, leftover, round);
             }
             Verdict::Aborted { reason } => {
@@ -298,19 +297,18 @@ impl State {
         else {
             return;
         };
-        let facts = job.facts(attempt);
-        let (is_plain, problem) =
-            (facts.load.mode == LoadMode::Plain, crate::sweep::foreign_commit(facts, foreign));
-        if is_plain {
+        let id = attempt.task.job;
+        if job.is_plain() {
             job.warn(format!(
                 "task {} ended up in the target although its job had been ended: its only load was already on its way",
                 attempt.task.task
             ));
-            self.renew_report(attempt.task.job, round);
+            self.renew_report(id, round);
         } else {
+            let problem = crate::sweep::foreign_commit(job.facts(attempt), foreign);
             job.warn(problem.to_string());
-            self.renew_report(attempt.task.job, round);
-            self.fail_job(attempt.task.job, problem, round);
+            self.renew_report(id, round);
+            self.fail_job(id, problem, round);
         }
     }
 
@@ -388,7 +386,7 @@ impl State {
     }
 
     /// A plain load of a task that failed or was lost may still be on its way when the job ends.
-    pub(super) fn sweep_plain_loads(&mut self, id: starlift_common::ids::JobId, round: &mut Round) {
+    pub(super) fn sweep_plain_loads(&mut self, id: JobId, round: &mut Round) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.is_plain()) else { return };
         let leftover = Leftover { begun: LabelsBegun { parts: 1, trials: 0 }, first_part: 0, stopped: true };
         for attempt in job.attempted() {
@@ -399,12 +397,11 @@ impl State {
     }
 
     /// Everything that is prepared and not to be committed before the whole job: given up with the job.
-    pub(super) fn give_up_prepared(&mut self, id: starlift_common::ids::JobId, round: &mut Round) {
+    pub(super) fn give_up_prepared(&mut self, id: JobId, round: &mut Round) {
         let Some(job) = self.jobs.get(&id).filter(|job| !job.commits_now()) else { return };
-        let prefix = job.plan().map_or_else(String::new, |plan| plan.load.label_prefix.clone());
         let given_up: Vec<(AttemptKey, Leftover)> = job
-            .decided()
-            .map(|(attempt, prepared)| (attempt, Leftover::of_prepared(&prefix, attempt, prepared, 0)))
+            .committing()
+            .map(|(attempt, prepared, _)| (attempt, self.prepared_leftover(attempt, prepared, 0)))
             .collect();
         for (attempt, leftover) in given_up {
             self.give_up_decision(attempt, leftover, round);

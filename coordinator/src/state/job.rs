@@ -317,11 +317,11 @@ impl Job {
         Some(Label::part(prefix, attempt, number))
     }
 
-    /// Tasks that are decided and not done, with what they have prepared.
-    pub(super) fn decided(&self) -> impl Iterator<Item = (AttemptKey, &Prepared)> {
+    /// Tasks whose commit is decided and not finished: what they have prepared, and the index of the next part.
+    pub(super) fn committing(&self) -> impl Iterator<Item = (AttemptKey, &Prepared, u32)> {
         self.numbered().filter_map(|(task, record)| match &record.standing {
-            Standing::Committing { prepared, .. } => {
-                Some((AttemptKey { task, epoch: record.epoch }, prepared))
+            Standing::Committing { prepared, committed } => {
+                Some((AttemptKey { task, epoch: record.epoch }, prepared, *committed))
             }
             _ => None,
         })
@@ -478,18 +478,6 @@ impl Job {
         let record = &mut self.tasks[task.index()];
         record.failures = 0;
         record.problem = None;
-    }
-
-    /// The next part of every task whose commit is decided and not finished.
-    pub(super) fn undecided_commits(&self) -> Vec<(AttemptKey, u32)> {
-        self.numbered()
-            .filter_map(|(task, record)| match record.standing {
-                Standing::Committing { committed, .. } => {
-                    Some((AttemptKey { task, epoch: record.epoch }, committed))
-                }
-                _ => None,
-            })
-            .collect()
     }
 
     fn numbered(&self) -> impl Iterator<Item = (TaskKey, &TaskRecord)> {

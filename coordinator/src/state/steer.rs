@@ -5,7 +5,6 @@ use starlift_common::ids::{JobId, TaskKey, WorkerId};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::task::AttemptKey;
 
-use super::ends::Leftover;
 use super::event::{Answer, Resolution, Ticket};
 use super::job::Job;
 use super::round::{Round, Touched};
@@ -110,7 +109,7 @@ impl State {
             Resolution::Committed => self.part_committed(attempt, prepared, committed, round),
             Resolution::Redo => {
                 job.forget_failures(task.task);
-                let leftover = Leftover::of_prepared(&self.prefix(attempt), attempt, &prepared, committed);
+                let leftover = self.prepared_leftover(attempt, &prepared, committed);
                 self.give_up_decision(attempt, leftover, round);
             }
         }
