@@ -103,17 +103,24 @@ impl Sweeps {
     pub fn restore(records: BTreeMap<AttemptKey, SweepRecord>, now: Millis) -> Self {
         let mut sweeps = Self::default();
         for (attempt, record) in records {
-            sweeps.add(attempt, record, now);
+            // Whether the worker had said what it had begun, or had only fallen silent, is not stored.
+            sweeps.insert(attempt, record, false, now);
         }
         sweeps
     }
 
+    /// Puts an epoch onto the list that has just died; a worker that had stopped by then has said what it had begun.
     pub fn add(&mut self, attempt: AttemptKey, record: SweepRecord, now: Millis) {
+        let has_told = record.stopped;
+        self.insert(attempt, record, has_told, now);
+    }
+
+    fn insert(&mut self, attempt: AttemptKey, record: SweepRecord, has_told: bool, now: Millis) {
         self.remove(attempt);
         self.due.insert((now, attempt));
         let parts = record.begun.parts.saturating_sub(record.first_part);
         let open = parts + record.begun.trials + u32::from(!record.stopped);
-        let quiet = Quiet { since: record.stopped.then_some(now), has_told: record.stopped };
+        let quiet = Quiet { since: record.stopped.then_some(now), has_told };
         let (looked_at, quiet_at_look) = (Now::default(), Quiet::default());
         let entry = Entry { record, due: Some(now), quiet, looked_at, quiet_at_look, tries: 0, open };
         self.entries.insert(attempt, entry);
@@ -458,6 +465,16 @@ mod tests {
         sweeps.due(at(60));
         sweeps.settle(attempt(1), &parts(&[]), LIFETIME, LATE, at(60));
         assert!(sweeps.is_empty());
+    }
+
+    #[test]
+    fn after_a_restart_a_stop_counts_as_silence() {
+        let mut sweeps = Sweeps::restore(BTreeMap::from([(attempt(1), record(1, true))]), Millis(0));
+        for (seconds, is_over) in [(0, false), (60, true)] {
+            sweeps.due(at(seconds));
+            sweeps.settle(attempt(1), &parts(&[Fate::Closed]), LIFETIME, LATE, at(seconds));
+            assert_eq!(sweeps.is_empty(), is_over, "{seconds} s");
+        }
     }
 
     #[test]
