@@ -68,39 +68,42 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control) -> End 
             return End::Outcome(failed(grant, &Failure::Setup(problem), LabelsBegun::default(), true));
         }
     };
-    if grant.load.mode == LoadMode::Plain {
-        return crate::plain::run(grant, tools, control, &client).await;
+    let end = match grant.load.mode {
+        LoadMode::Transaction => by_transactions(grant, tools, control, &client).await,
+        LoadMode::Plain => crate::plain::run(grant, tools, control, &client).await,
+    };
+    if matches!(&end, End::Outcome(Outcome::Failed { problem, .. }) if problem.code == Code::LoginFailed) {
+        tools.clients.forget(&grant.load);
     }
+    end
+}
+
+async fn by_transactions(grant: &Grant, tools: &Tools, control: &Control, client: &Client) -> End {
     let mut ledger = Ledger::new(&grant.load, grant.attempt);
     let ended = tokio::select! {
         biased;
         () = control.stop.cancelled() => Ended::Stopped,
         () = control.give_back.cancelled() => Ended::Leaving,
-        result = transfer(grant, tools, control, &client, &mut ledger) => Ended::Result(result),
+        result = transfer(grant, tools, control, client, &mut ledger) => Ended::Result(result),
     };
     let failure = match ended {
         Ended::Result(Ok((prepared, bad_rows))) => {
             #[cfg(feature = "workers-commit")]
-            commit_unasked(grant, &client, &prepared).await;
+            commit_unasked(grant, client, &prepared).await;
             return End::Outcome(Outcome::Prepared { prepared, bad_rows });
         }
         Ended::Result(Err(failure)) => Some(failure),
         Ended::Leaving | Ended::Stopped => None,
     };
-    let mut all_rolled_back = ledger.roll_back(&client).await;
+    let mut all_rolled_back = ledger.roll_back(client).await;
     match failure {
         Some(mut failure) => {
             // An attempt ends with its first load that is not answered, so the second one is met by a later attempt.
             if failure.is_unanswered_load() && grant.attempt_number >= 2 {
-                failure = explained(grant, tools, control, &client, &mut ledger, failure).await;
-                all_rolled_back = ledger.roll_back(&client).await;
+                failure = explained(grant, tools, control, client, &mut ledger, failure).await;
+                all_rolled_back = ledger.roll_back(client).await;
             }
-            let begun = ledger.begun();
-            let outcome = failed(grant, &failure, begun, all_rolled_back);
-            if matches!(&outcome, Outcome::Failed { problem, .. } if problem.code == Code::LoginFailed) {
-                tools.clients.forget(&grant.load);
-            }
-            End::Outcome(outcome)
+            End::Outcome(failed(grant, &failure, ledger.begun(), all_rolled_back))
         }
         None if control.stop.is_cancelled() => End::Abandoned,
         None => End::Outcome(Outcome::GivenBack { begun: ledger.begun(), all_rolled_back }),
@@ -333,7 +336,7 @@ fn loader<'a>(
     Ok(Loader { client, spec: load, headers, times, control, metrics, clock: tools.clock, masked })
 }
 
-async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSource, Failure> {
+pub(crate) async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSource, Failure> {
     let datasource = tools.datasources.find(&grant.read.datasource, "").map_err(Failure::Setup)?;
     Ok(MysqlSource::open(datasource, &grant.read, &grant.range).await?)
 }

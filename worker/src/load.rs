@@ -402,19 +402,34 @@ impl Loader<'_> {
     }
 
     pub(crate) async fn call_failed(&self, call: &'static str, label: &Label, error: CallError) -> Failure {
-        let log = match error.answer() {
-            Some(answer) if !self.masked => self.error_log(answer).await,
-            _ => String::new(),
-        };
-        Failure::Call { call, label: label.clone(), error: Box::new(error), log }
+        call_failed(self.client, self.masked, call, label, error).await
     }
 
     /// What the server wrote about the rows it refused; empty when that cannot be had.
     pub(crate) async fn error_log(&self, answer: &Answer) -> String {
-        match &answer.error_url {
-            Some(url) => self.client.error_log(url).await,
-            None => String::new(),
-        }
+        error_log(self.client, answer).await
+    }
+}
+
+/// A call that ends the attempt, with what the server wrote about refused rows, unless messages must not quote rows.
+pub(crate) async fn call_failed(
+    client: &Client,
+    masked: bool,
+    call: &'static str,
+    label: &Label,
+    error: CallError,
+) -> Failure {
+    let log = match error.answer() {
+        Some(answer) if !masked => error_log(client, answer).await,
+        _ => String::new(),
+    };
+    Failure::Call { call, label: label.clone(), error: Box::new(error), log }
+}
+
+async fn error_log(client: &Client, answer: &Answer) -> String {
+    match &answer.error_url {
+        Some(url) => client.error_log(url).await,
+        None => String::new(),
     }
 }
 
@@ -618,6 +633,19 @@ mod tests {
         stage.server.keep_counts();
         let failure = stage.run(&mut stage.ledger(), pieces()).await;
         assert!(matches!(failure, Err(Failure::NothingWritten { sent: 2, .. })), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_quotes_the_servers_log_unless_rows_must_not_be_shown() {
+        let stage = Stage::set().await;
+        let mut bad = SegmentPool::new(0).take();
+        bad.bytes.extend_from_slice(b"bad\x02");
+        let pieces = script([Piece::Segment(bad), end(1), Piece::Finish]);
+        let failure = stage.run(&mut stage.ledger(), pieces).await.expect_err("refused");
+        let Failure::Call { call: "prepare", label, error, log } = failure else { panic!("{failure:?}") };
+        assert!(log.contains("Row: bad"), "{log}");
+        let masked = call_failed(&stage.client, true, "prepare", &label, *error).await;
+        assert!(matches!(&masked, Failure::Call { log, .. } if log.is_empty()), "{masked:?}");
     }
 
     #[tokio::test]

@@ -20,13 +20,12 @@ use tracing::{debug, info, warn};
 
 use crate::batch::{BatchLimits, BatchSize, Piece};
 use crate::control::Control;
-use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, failed};
+use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, failed, open_source};
 use crate::encode::EncodeError;
 use crate::encode::ladder::{Form, Rung};
 use crate::failure::Failure;
 use crate::headers::{LoadHeaders, TxnTimes};
-use crate::load::{Frame, body, lost_reader};
-use crate::mysql::source::MysqlSource;
+use crate::load::{Frame, body, call_failed, lost_reader};
 use crate::segment::{SEGMENT_BYTES, Segment};
 
 /// How long a load that was sent to its end may take to be committed after its answer got lost, before it is cancelled.
@@ -47,12 +46,7 @@ pub(crate) async fn run(grant: &Grant, tools: &Tools, control: &Control, client:
         biased;
         // Dropping the request is all that is done: the label may be another attempt's by now.
         () = control.stop.cancelled() => End::Abandoned,
-        outcome = load.run() => {
-            if matches!(&outcome, Outcome::Failed { problem, .. } if problem.code == Code::LoginFailed) {
-                tools.clients.forget(&grant.load);
-            }
-            End::Outcome(outcome)
-        }
+        outcome = load.run() => End::Outcome(outcome),
     }
 }
 
@@ -184,11 +178,10 @@ impl<'a> PlainLoad<'a> {
     /// Reads the range once, and loads it while it is being read.
     async fn pass(&mut self, form: &Form) -> Result<Loaded, Failure> {
         let (grant, tools, control) = (self.grant, self.tools, self.control);
-        let Grant { read, load, range, .. } = grant;
+        let load = &grant.load;
         let times = TxnTimes::new(load, grant.rows_estimate, grant.bytes_per_second, grant.lease);
         let headers = LoadHeaders::new(load, form, times).map_err(Failure::Setup)?;
-        let datasource = tools.datasources.find(&read.datasource, "").map_err(Failure::Setup)?;
-        let mut source = MysqlSource::open(datasource, read, range).await?;
+        let mut source = open_source(grant, tools).await?;
         let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
         let cut = Notify::new();
         let reader = Reader::new(grant, tools, control, form, limits(load, form), pieces, &cut);
@@ -376,11 +369,7 @@ impl<'a> PlainLoad<'a> {
     }
 
     async fn call_failed(&self, error: CallError) -> Failure {
-        let log = match error.answer().and_then(|answer| answer.error_url.as_deref()) {
-            Some(url) => self.client.error_log(url).await,
-            None => String::new(),
-        };
-        Failure::Call { call: "load", label: self.label.clone(), error: Box::new(error), log }
+        call_failed(self.client, self.tools.dirty.masked, "load", &self.label, error).await
     }
 }
 

@@ -237,13 +237,8 @@ impl Isolating<'_> {
         size: BatchSize,
     ) -> Result<(Verdict, Reason), Failure> {
         let loader = &self.loader;
-        let part = loader.begin(ledger, Purpose::Trial).await?;
-        loader.metrics.trials.inc();
         let headers = if size.rows == 1 { &loader.headers.load } else { &self.counting };
-        let (call, answered) = match loader.send(&part, headers, body).await {
-            Ok(_) => ("prepare", loader.ask_prepare(&part).await),
-            Err(error) => ("load", Err(error)),
-        };
+        let Trial { part, call, answered } = Trial::make(loader, ledger, headers, body).await?;
         let Some(verdict) = verdict(&answered, size.rows) else {
             return Err(match answered {
                 Ok(answer) => {
@@ -277,6 +272,31 @@ impl Isolating<'_> {
             EncodeError::Collision { with, .. } => self.rung.after(self.loader.spec, with).is_none(),
             EncodeError::NotUtf8 { .. } => true,
         }
+    }
+}
+
+/// A transaction that was begun, loaded and prepared as far as the server let it. Still to be closed.
+struct Trial {
+    part: OpenPart,
+    /// The last call, and what it was answered.
+    call: &'static str,
+    answered: Result<Answer, CallError>,
+}
+
+impl Trial {
+    async fn make(
+        loader: &Loader<'_>,
+        ledger: &mut Ledger<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, Failure> {
+        let part = loader.begin(ledger, Purpose::Trial).await?;
+        loader.metrics.trials.inc();
+        let (call, answered) = match loader.send(&part, headers, body).await {
+            Ok(_) => ("prepare", loader.ask_prepare(&part).await),
+            Err(error) => ("load", Err(error)),
+        };
+        Ok(Self { part, call, answered })
     }
 }
 
@@ -325,12 +345,7 @@ pub(crate) async fn ask_with_one_row(
     ledger: &mut Ledger<'_>,
     body: Bytes,
 ) -> Result<Told, Failure> {
-    let part = loader.begin(ledger, Purpose::Trial).await?;
-    loader.metrics.trials.inc();
-    let answered = match loader.send(&part, &loader.headers.load, body).await {
-        Ok(_) => loader.ask_prepare(&part).await,
-        Err(error) => Err(error),
-    };
+    let Trial { answered, .. } = Trial::make(loader, ledger, &loader.headers.load, body).await?;
     let told = |words: String, refusal| Told { words, refusal };
     Ok(match answered {
         Ok(_) => told("a trial with one row of the range was accepted".into(), None),
