@@ -1,7 +1,14 @@
 //! A row as it lies in the receive buffer: borrowed cells, no value object per cell.
 //! This is the seam between sources and encoders; a row is valid until the source is asked for the next one.
+//!
+//! Its bytes are a row packet of the MySQL text protocol: every cell behind its length (one byte up to 250, then `fc`,
+//! `fd` or `fe` and 2, 3 or 8 bytes), NULL as the byte `fb` alone. Encoders rely on that: between two short cells lies
+//! exactly one byte.
 
-/// Where a cell lies in the row's bytes; [`CellSpan::NULL`] is SQL NULL.
+/// What stands for NULL in place of a length.
+const NULL: u8 = 0xfb;
+
+/// Where a cell lies in the row's packet; [`CellSpan::NULL`] is SQL NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CellSpan {
     start: u32,
@@ -17,22 +24,31 @@ impl CellSpan {
         Some(Self { start, len: u32::try_from(len).ok()? })
     }
 
-    fn of(self, bytes: &[u8]) -> Option<&[u8]> {
-        (self != Self::NULL).then(|| &bytes[self.start as usize..self.start as usize + self.len as usize])
+    fn of(self, packet: &[u8]) -> Option<&[u8]> {
+        (self != Self::NULL).then(|| &packet[self.start as usize..self.start as usize + self.len as usize])
     }
 }
 
-/// One row: the bytes the server sent, and where each cell lies in them.
+/// One row: its packet, and where each cell lies in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
-    bytes: &'a [u8],
+    packet: &'a [u8],
     cells: &'a [CellSpan],
 }
 
 impl<'a> Row<'a> {
-    /// Every span must lie within `bytes`; a source guarantees that when it walks the packet.
-    pub fn new(bytes: &'a [u8], cells: &'a [CellSpan]) -> Self {
-        Self { bytes, cells }
+    /// The spans must be those of all cells of the packet, in order; a source guarantees that when it walks it.
+    pub fn new(packet: &'a [u8], cells: &'a [CellSpan]) -> Self {
+        Self { packet, cells }
+    }
+
+    /// The row packet, from the first cell's length to the last cell's end.
+    pub fn packet(&self) -> &'a [u8] {
+        self.packet
+    }
+
+    pub fn spans(&self) -> &'a [CellSpan] {
+        self.cells
     }
 
     /// Number of cells.
@@ -42,12 +58,12 @@ impl<'a> Row<'a> {
 
     /// The cell's bytes as the server sent them; `None` is NULL.
     pub fn cell(&self, index: usize) -> Option<&'a [u8]> {
-        self.cells[index].of(self.bytes)
+        self.cells[index].of(self.packet)
     }
 
     pub fn cells(&self) -> impl Iterator<Item = Option<&'a [u8]>> + use<'a> {
-        let bytes = self.bytes;
-        self.cells.iter().map(move |span| span.of(bytes))
+        let packet = self.packet;
+        self.cells.iter().map(move |span| span.of(packet))
     }
 
     /// Cell bytes of the row, as progress and reports count them.
@@ -59,35 +75,49 @@ impl<'a> Row<'a> {
 /// An owned row buffer that is filled again and again; for sources that do not hand out their packets, and for tests.
 #[derive(Debug, Default)]
 pub struct RowBuffer {
-    bytes: Vec<u8>,
+    packet: Vec<u8>,
     cells: Vec<CellSpan>,
 }
 
 impl RowBuffer {
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.packet.clear();
         self.cells.clear();
     }
 
     /// Appends a cell; false when the row has become too long to address.
     #[must_use]
     pub fn push(&mut self, cell: Option<&[u8]>) -> bool {
-        let span = match cell {
-            None => CellSpan::NULL,
-            Some(cell) => match CellSpan::new(self.bytes.len(), cell.len()) {
-                Some(span) => {
-                    self.bytes.extend_from_slice(cell);
-                    span
-                }
-                None => return false,
-            },
+        let Some(cell) = cell else {
+            self.packet.push(NULL);
+            self.cells.push(CellSpan::NULL);
+            return true;
         };
+        let before = self.packet.len();
+        self.push_length(cell.len());
+        let Some(span) = CellSpan::new(self.packet.len(), cell.len()) else {
+            self.packet.truncate(before);
+            return false;
+        };
+        self.packet.extend_from_slice(cell);
         self.cells.push(span);
         true
     }
 
+    fn push_length(&mut self, length: usize) {
+        let bytes = (length as u64).to_le_bytes(); // no platform has a wider usize
+        let (mark, width) = match length {
+            0..=250 => return self.packet.push(bytes[0]),
+            251..=0xffff => (0xfc, 2),
+            0x1_0000..=0xff_ffff => (0xfd, 3),
+            _ => (0xfe, 8),
+        };
+        self.packet.push(mark);
+        self.packet.extend_from_slice(&bytes[..width]);
+    }
+
     pub fn row(&self) -> Row<'_> {
-        Row::new(&self.bytes, &self.cells)
+        Row::new(&self.packet, &self.cells)
     }
 }
 
@@ -102,5 +132,17 @@ mod tests {
         let row = buffer.row();
         assert_eq!(row.cells().collect::<Vec<_>>(), [None, Some(&b""[..]), Some(&b"x"[..])]);
         assert_eq!((row.width(), row.bytes_read()), (3, 1));
+        assert_eq!(row.packet(), b"\xfb\x00\x01x");
+    }
+
+    #[test]
+    fn every_cell_stands_behind_its_length() {
+        for (length, lead) in [(250, &b"\xfa"[..]), (251, b"\xfc\xfb\x00"), (0x1_0000, b"\xfd\x00\x00\x01")] {
+            let mut buffer = RowBuffer::default();
+            assert!(buffer.push(Some(&vec![b'x'; length])));
+            let row = buffer.row();
+            assert_eq!(row.packet().split_at(lead.len()).0, lead);
+            assert_eq!(row.cell(0).map(<[u8]>::len), Some(length));
+        }
     }
 }

@@ -127,7 +127,9 @@ pub(crate) struct KeptRows {
     encoded: Vec<u8>,
     /// Where each encoded row ends.
     ends: Vec<usize>,
-    cells: Vec<u8>,
+    packets: Vec<u8>,
+    /// Where each row's packet ends.
+    packet_ends: Vec<usize>,
     spans: Vec<CellSpan>,
     /// Cells of a row.
     width: usize,
@@ -136,8 +138,9 @@ pub(crate) struct KeptRows {
 impl KeptRows {
     /// `segment_bytes` of the limits is not looked at.
     pub(crate) fn new(encoder: Encoder, limits: BatchLimits, width: usize) -> Self {
-        let (encoded, ends, cells, spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { encoder, limits, encoded, ends, cells, spans, width }
+        let (encoded, ends, packets, packet_ends, spans) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { encoder, limits, encoded, ends, packets, packet_ends, spans, width }
     }
 
     /// Adds the row; false, and nothing is added, when the batch would pass its limits. An empty one takes any row.
@@ -146,32 +149,15 @@ impl KeptRows {
         self.encoder.encode(row, &mut self.encoded)?;
         let bytes = self.body_bytes(self.encoded.len(), self.ends.len() + 1);
         let is_full = as_u64(self.ends.len()) >= self.limits.rows || bytes > self.limits.bytes;
-        let spans = self.spans.len();
-        if (is_full && !self.ends.is_empty()) || !self.keep_cells(row) {
+        if is_full && !self.ends.is_empty() {
             self.encoded.truncate(start);
-            self.spans.truncate(spans);
             return Ok(false);
         }
         self.ends.push(self.encoded.len());
+        self.packets.extend_from_slice(row.packet());
+        self.packet_ends.push(self.packets.len());
+        self.spans.extend_from_slice(row.spans());
         Ok(true)
-    }
-
-    /// False: there is no room to address them, which never happens to the first row.
-    fn keep_cells(&mut self, row: &Row<'_>) -> bool {
-        for cell in row.cells() {
-            let span = match cell {
-                None => CellSpan::NULL,
-                Some(cell) => match CellSpan::new(self.cells.len(), cell.len()) {
-                    Some(span) => {
-                        self.cells.extend_from_slice(cell);
-                        span
-                    }
-                    None => return false,
-                },
-            };
-            self.spans.push(span);
-        }
-        true
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -179,7 +165,8 @@ impl KeptRows {
     }
 
     pub(crate) fn row(&self, index: usize) -> Row<'_> {
-        Row::new(&self.cells, &self.spans[index * self.width..][..self.width])
+        let packet = &self.packets[start_of(&self.packet_ends, index)..self.packet_ends[index]];
+        Row::new(packet, &self.spans[index * self.width..][..self.width])
     }
 
     /// The body of a load of these rows, in this order, and its size.
@@ -191,8 +178,7 @@ impl KeptRows {
             if count > 0 {
                 body.extend_from_slice(self.encoder.between());
             }
-            let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-            body.extend_from_slice(&self.encoded[start..self.ends[row]]);
+            body.extend_from_slice(&self.encoded[start_of(&self.ends, row)..self.ends[row]]);
             count += 1;
         }
         body.extend_from_slice(self.encoder.close());
@@ -208,9 +194,14 @@ impl KeptRows {
     pub(crate) fn clear(&mut self) {
         self.encoded.clear();
         self.ends.clear();
-        self.cells.clear();
+        self.packets.clear();
+        self.packet_ends.clear();
         self.spans.clear();
     }
+}
+
+fn start_of(ends: &[usize], index: usize) -> usize {
+    index.checked_sub(1).map_or(0, |before| ends[before])
 }
 
 fn as_u64(length: usize) -> u64 {
@@ -229,7 +220,7 @@ mod tests {
     fn encoder(json: bool) -> Encoder {
         let delimiter = |byte| Delimiter::new(vec![byte]).expect("one byte");
         let form = if json { Form::Json } else { Form::Csv { column: delimiter(1), row: delimiter(2) } };
-        Encoder::new(&form, &["a".into(), "b".into()], &[CellKind::Text, CellKind::Number])
+        Encoder::new(&form, &["a".into(), "b".into()], &[CellKind::Text, CellKind::Number], false)
     }
 
     fn batches(json: bool, limits: BatchLimits, rows: &[Cells]) -> Vec<(Vec<u8>, BatchSize, usize)> {

@@ -188,8 +188,9 @@ async fn ask_about_one_row(
     let form = Rung::Planned.form(&grant.load, [0; 32]);
     let loader = loader(grant, tools, control, client, &form)?;
     let mut source = open_source(grant, tools).await?;
-    let mut kept = kept_rows(grant, &form);
-    match source.next().await? {
+    let mut kept = kept_rows(grant, &form, source.is_utf8());
+    source.fill().await?;
+    match source.row()? {
         Some(row) if kept.push(&row) == Ok(true) => {}
         _ => return Ok(None),
     }
@@ -292,7 +293,8 @@ async fn pass(
     let mut source = open_source(grant, tools).await?;
     let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
     let cut = Notify::new();
-    let reader = Reader::new(grant, tools, control, form, batch_limits(&grant.load, form), pieces, &cut);
+    let encoder = encoder(&grant.load, form, source.is_utf8());
+    let reader = Reader::new(grant, tools, control, encoder, batch_limits(&grant.load, form), pieces, &cut);
     let (read, loaded) = tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))?;
     Ok(Passed { read, loaded, dirty_records: 0, dirty_file: String::new(), bad_rows: Vec::new() })
 }
@@ -315,7 +317,7 @@ async fn isolating_pass(
         Isolating { loader, counting, rung, key_column: key_column(grant), allowed: grant.dirty_allowed };
     let mut source = open_source(grant, tools).await?;
     let mut dirty = DirtyRows::new(&tools.dirty, grant.attempt, &load.columns);
-    let (kept, meter) = (kept_rows(grant, form), Meter::new(tools, control));
+    let (kept, meter) = (kept_rows(grant, form, source.is_utf8()), Meter::new(tools, control));
     let (read, loaded) = isolating.run(ledger, &mut source, kept, meter, &mut dirty).await?;
     let dirty_records = dirty.count();
     let (bad_rows, dirty_file) = dirty.finish().await.map_err(Failure::Keep)?;
@@ -341,12 +343,16 @@ pub(crate) async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSou
     Ok(MysqlSource::open(datasource, &grant.read, &grant.range).await?)
 }
 
+pub(crate) fn encoder(load: &LoadSpec, form: &Form, is_utf8: bool) -> Encoder {
+    Encoder::new(form, &load.columns, &load.cell_kinds, is_utf8)
+}
+
 /// Room for a batch of an isolating pass.
-fn kept_rows(grant: &Grant, form: &Form) -> KeptRows {
+fn kept_rows(grant: &Grant, form: &Form, is_utf8: bool) -> KeptRows {
     let load = &grant.load;
     let limits = batch_limits(load, form);
     let limits = BatchLimits { bytes: limits.bytes.min(KEPT_BYTES_MAX), ..limits };
-    KeptRows::new(Encoder::new(form, &load.columns, &load.cell_kinds), limits, load.columns.len())
+    KeptRows::new(encoder(load, form, is_utf8), limits, load.columns.len())
 }
 
 fn batch_limits(load: &LoadSpec, form: &Form) -> BatchLimits {
@@ -382,12 +388,11 @@ impl<'a> Reader<'a> {
         grant: &Grant,
         tools: &'a Tools,
         control: &'a Control,
-        form: &Form,
+        encoder: Encoder,
         limits: BatchLimits,
         pieces: mpsc::Sender<Piece>,
         cut: &'a Notify,
     ) -> Self {
-        let encoder = Encoder::new(form, &grant.load.columns, &grant.load.cell_kinds);
         Reader {
             cutter: Cutter::new(encoder, limits, tools.segments.clone()),
             key_column: key_column(grant),
@@ -399,35 +404,38 @@ impl<'a> Reader<'a> {
 
     pub(crate) async fn run<S: RowSource>(mut self, source: &mut S) -> Result<RowsRead, Failure> {
         let mut total = RowsRead::default();
-        loop {
-            let row = {
-                let mut next = pin!(source.next());
-                loop {
-                    tokio::select! {
-                        biased;
-                        row = &mut next => break row?,
-                        () = self.cut.notified() => {
-                            self.cutter.cut();
-                            hand_on(&mut self.cutter, &self.pieces).await;
-                        }
-                    }
-                }
-            };
-            let Some(row) = row else { break };
-            let bytes = row.bytes_read();
-            self.cutter
-                .push(&row)
-                .map_err(|error| Failure::Row { error, key: key_of(&row, self.key_column) })?;
-            total.rows += 1;
-            total.bytes += bytes;
-            hand_on(&mut self.cutter, &self.pieces).await;
-            self.meter.add(bytes).await;
+        while self.fill(source).await? {
+            while let Some(row) = source.row()? {
+                let bytes = row.bytes_read();
+                self.cutter
+                    .push(&row)
+                    .map_err(|error| Failure::Row { error, key: key_of(&row, self.key_column) })?;
+                total.rows += 1;
+                total.bytes += bytes;
+                hand_on(&mut self.cutter, &self.pieces).await;
+                self.meter.add(bytes).await;
+            }
         }
         self.cutter.cut();
         hand_on(&mut self.cutter, &self.pieces).await;
         send(&self.pieces, Piece::Finish).await;
         self.meter.flush();
         Ok(total)
+    }
+
+    /// As [`RowSource::fill`]; meanwhile a batch that must end does not wait for rows.
+    async fn fill<S: RowSource>(&mut self, source: &mut S) -> Result<bool, Failure> {
+        let mut filling = pin!(source.fill());
+        loop {
+            tokio::select! {
+                biased;
+                filled = &mut filling => return Ok(filled?),
+                () = self.cut.notified() => {
+                    self.cutter.cut();
+                    hand_on(&mut self.cutter, &self.pieces).await;
+                }
+            }
+        }
     }
 }
 
@@ -521,7 +529,7 @@ mod tests {
         fn reader(&self, pieces: mpsc::Sender<Piece>) -> Reader<'_> {
             let load = load_spec();
             let form = Rung::Planned.form(&load, [0; 32]);
-            let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds);
+            let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
             let limits = BatchLimits { rows: 2, ..batch_limits(&load, &form) };
             let Self { tools, control, cut } = self;
             Reader {

@@ -20,13 +20,14 @@ use tracing::{debug, info, warn};
 
 use crate::batch::{BatchLimits, BatchSize, Piece};
 use crate::control::Control;
-use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, failed, open_source};
+use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, encoder, failed, open_source};
 use crate::encode::EncodeError;
 use crate::encode::ladder::{Form, Rung};
 use crate::failure::Failure;
 use crate::headers::{LoadHeaders, TxnTimes};
 use crate::load::{Frame, body, call_failed, lost_reader};
 use crate::segment::{SEGMENT_BYTES, Segment};
+use crate::source::RowSource;
 
 /// How long a load that was sent to its end may take to be committed after its answer got lost, before it is cancelled.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -184,7 +185,8 @@ impl<'a> PlainLoad<'a> {
         let mut source = open_source(grant, tools).await?;
         let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
         let cut = Notify::new();
-        let reader = Reader::new(grant, tools, control, form, limits(load, form), pieces, &cut);
+        let encoder = encoder(load, form, source.is_utf8());
+        let reader = Reader::new(grant, tools, control, encoder, limits(load, form), pieces, &cut);
         let (read, load) =
             tokio::try_join!(reader.run(&mut source), self.load(&headers, times.timeout(), received))?;
         Ok(loaded(read, load))

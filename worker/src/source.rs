@@ -1,14 +1,21 @@
 //! The seam between sources and the rest of the row path: whatever reads rows hands out borrowed cells, one row at a
-//! time. Nothing behind this trait knows which driver or protocol is in front of it.
+//! time, without waiting between rows that are there already. Nothing behind this trait knows which driver or protocol is in front of it.
 
 use starlift_common::problem::Problem;
 use starlift_common::retry::FailureClass;
 use starlift_common::row::Row;
 
 /// A stream of rows, in memory that does not grow with the table. Dropping it early makes the server stop sending.
+/// Neither function is called again after an error.
 pub(crate) trait RowSource {
-    /// The next row, valid until the following call; `None` after the last one. Never called again after an error.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Row<'_>>, ReadError>> + Send;
+    /// The next row that is in memory, valid until the following call; `None`: ask [`RowSource::fill`].
+    fn row(&mut self) -> Result<Option<Row<'_>>, ReadError>;
+
+    /// Waits for rows; false after the last one. May be dropped and asked again: nothing is lost.
+    fn fill(&mut self) -> impl Future<Output = Result<bool, ReadError>> + Send;
+
+    /// Whether the server guarantees that every cell is UTF-8.
+    fn is_utf8(&self) -> bool;
 }
 
 /// Why rows cannot be read (on).

@@ -65,15 +65,21 @@ impl Rows {
 }
 
 impl RowSource for Rows {
-    async fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
-        match self.waiting.pop_front() {
-            Some(cells) => {
-                self.current = buffer(&cells);
-                Ok(Some(self.current.row()))
-            }
-            None if self.stalls => std::future::pending().await,
-            None => Ok(None),
+    fn row(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        let Some(cells) = self.waiting.pop_front() else { return Ok(None) };
+        self.current = buffer(&cells);
+        Ok(Some(self.current.row()))
+    }
+
+    async fn fill(&mut self) -> Result<bool, ReadError> {
+        if self.waiting.is_empty() && self.stalls {
+            std::future::pending::<()>().await;
         }
+        Ok(!self.waiting.is_empty())
+    }
+
+    fn is_utf8(&self) -> bool {
+        false
     }
 }
 

@@ -74,46 +74,54 @@ impl Isolating<'_> {
     ) -> Result<(RowsRead, Loaded), Failure> {
         let mut own = Own::default();
         let mut total = RowsRead::default();
-        loop {
-            let row = {
-                let mut next = pin!(source.next());
-                loop {
-                    tokio::select! {
-                        biased;
-                        row = &mut next => break row?,
-                        () = half_life(&mut own.open) => self.prepare(ledger, &mut own).await?,
+        while self.fill(source, ledger, &mut own).await? {
+            while let Some(row) = source.row()? {
+                let bytes = row.bytes_read();
+                let pushed = loop {
+                    match kept.push(&row) {
+                        Ok(true) => break Ok(()),
+                        Ok(false) => {
+                            self.batch(ledger, &kept, &mut own, dirty).await?;
+                            kept.clear();
+                        }
+                        Err(error) => break Err(error),
                     }
-                }
-            };
-            let Some(row) = row else { break };
-            let bytes = row.bytes_read();
-            let pushed = loop {
-                match kept.push(&row) {
-                    Ok(true) => break Ok(()),
-                    Ok(false) => {
-                        self.batch(ledger, &kept, &mut own, dirty).await?;
-                        kept.clear();
+                };
+                match pushed {
+                    Ok(()) => {}
+                    Err(error) if self.fits_no_form(error) => {
+                        let reason = row_reason(error, &self.loader.spec.columns);
+                        self.leave_out(&row, Some(reason), dirty).await?;
+                        self.check_allowed(dirty.count(), dirty)?;
                     }
-                    Err(error) => break Err(error),
+                    Err(error) => return Err(Failure::Row { error, key: key_of(&row, self.key_column) }),
                 }
-            };
-            match pushed {
-                Ok(()) => {}
-                Err(error) if self.fits_no_form(error) => {
-                    let reason = row_reason(error, &self.loader.spec.columns);
-                    self.leave_out(&row, Some(reason), dirty).await?;
-                    self.check_allowed(dirty.count(), dirty)?;
-                }
-                Err(error) => return Err(Failure::Row { error, key: key_of(&row, self.key_column) }),
+                total.rows += 1;
+                total.bytes += bytes;
+                meter.add(bytes).await;
             }
-            total.rows += 1;
-            total.bytes += bytes;
-            meter.add(bytes).await;
         }
         self.batch(ledger, &kept, &mut own, dirty).await?;
         self.prepare(ledger, &mut own).await?;
         meter.flush();
         Ok((total, own.loaded))
+    }
+
+    /// As [`RowSource::fill`]; meanwhile an old transaction does not wait for rows.
+    async fn fill<S: RowSource>(
+        &self,
+        source: &mut S,
+        ledger: &mut Ledger<'_>,
+        own: &mut Own,
+    ) -> Result<bool, Failure> {
+        let mut filling = pin!(source.fill());
+        loop {
+            tokio::select! {
+                biased;
+                filled = &mut filling => return Ok(filled?),
+                () = half_life(&mut own.open) => self.prepare(ledger, own).await?,
+            }
+        }
     }
 
     /// Finds the bad rows of a batch and loads the others.
@@ -438,7 +446,7 @@ mod tests {
             let (clock, masked) = (tools.clock, false);
             let loader = Loader { client, spec, headers, times, control, metrics, clock, masked };
             let limits = BatchLimits { rows: self.batch_rows, bytes: KEPT_BYTES_MAX, segment_bytes: 0 };
-            let kept = KeptRows::new(Encoder::new(&form, &spec.columns, &spec.cell_kinds), limits, 2);
+            let kept = KeptRows::new(Encoder::new(&form, &spec.columns, &spec.cell_kinds, false), limits, 2);
             let mut dirty = DirtyRows::new(&tools.dirty, Self::attempt(), &spec.columns);
             let isolating = Isolating {
                 loader,

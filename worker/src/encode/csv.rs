@@ -16,6 +16,8 @@ pub(crate) struct CsvEncoder {
     column: Vec<u8>,
     row: Vec<u8>,
     search: Search,
+    /// The server guarantees it.
+    is_utf8: bool,
 }
 
 /// How to tell that a row is split where it was joined.
@@ -27,7 +29,7 @@ enum Search {
 }
 
 impl CsvEncoder {
-    pub(crate) fn new(column: &Delimiter, row: &Delimiter) -> Self {
+    pub(crate) fn new(column: &Delimiter, row: &Delimiter, is_utf8: bool) -> Self {
         let (column, row) = (column.as_bytes(), row.as_bytes());
         let search = match (column, row) {
             (&[column], &[row]) => Search::Bytes(column, row),
@@ -36,7 +38,7 @@ impl CsvEncoder {
                 row: Box::new(Finder::new(row).into_owned()),
             },
         };
-        Self { column: column.to_vec(), row: row.to_vec(), search }
+        Self { column: column.to_vec(), row: row.to_vec(), search, is_utf8 }
     }
 
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -53,6 +55,9 @@ impl CsvEncoder {
         self.refuse_trimmed_end(row)?;
         out.extend_from_slice(&self.row);
         self.refuse_other_splits(row, &out[start..])?;
+        if self.is_utf8 {
+            return Ok(());
+        }
         std::str::from_utf8(&out[start..]).map(|_| ()).map_err(|_| invalid_utf8_column(row))
     }
 
@@ -111,7 +116,7 @@ mod tests {
 
     fn encoder(column: &[u8], row: &[u8]) -> CsvEncoder {
         let delimiter = |bytes: &[u8]| Delimiter::new(bytes.to_vec()).expect("a delimiter");
-        CsvEncoder::new(&delimiter(column), &delimiter(row))
+        CsvEncoder::new(&delimiter(column), &delimiter(row), false)
     }
 
     fn encode(encoder: &CsvEncoder, row: &Cells) -> Result<Vec<u8>, EncodeError> {

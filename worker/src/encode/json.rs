@@ -31,6 +31,8 @@ const ESCAPES: [u8; 256] = {
 /// Writes each row as one object.
 pub(crate) struct JsonEncoder {
     columns: Vec<Column>,
+    /// The server guarantees it.
+    is_utf8: bool,
 }
 
 struct Column {
@@ -40,14 +42,14 @@ struct Column {
 }
 
 impl JsonEncoder {
-    pub(crate) fn new(names: &[String], kinds: &[CellKind]) -> Self {
+    pub(crate) fn new(names: &[String], kinds: &[CellKind], is_utf8: bool) -> Self {
         let columns = names.iter().zip(kinds).enumerate().map(|(index, (name, kind))| {
             let mut lead = vec![if index == 0 { b'{' } else { b',' }];
-            write_text(name, &mut lead);
+            write_text(name.as_bytes(), &mut lead);
             lead.push(b':');
             Column { lead, kind: *kind }
         });
-        Self { columns: columns.collect() }
+        Self { columns: columns.collect(), is_utf8 }
     }
 
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -57,11 +59,13 @@ impl JsonEncoder {
                 out.extend_from_slice(b"null");
                 continue;
             };
-            let text = std::str::from_utf8(cell).map_err(|_| EncodeError::NotUtf8 { column: index })?;
+            if !self.is_utf8 && std::str::from_utf8(cell).is_err() {
+                return Err(EncodeError::NotUtf8 { column: index });
+            }
             match column.kind {
                 CellKind::Number if is_safe_number(cell) => out.extend_from_slice(cell),
-                CellKind::Json if is_json(text) => out.extend_from_slice(cell),
-                CellKind::Number | CellKind::Json | CellKind::Text => write_text(text, out),
+                CellKind::Json if is_json(cell) => out.extend_from_slice(cell),
+                CellKind::Number | CellKind::Json | CellKind::Text => write_text(cell, out),
             }
         }
         out.push(b'}');
@@ -69,8 +73,7 @@ impl JsonEncoder {
     }
 }
 
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
+fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut plain_from = 0;
     for (index, byte) in bytes.iter().enumerate() {
@@ -124,8 +127,8 @@ fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(end)
 }
 
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]
@@ -139,7 +142,7 @@ mod tests {
     fn encode(kinds: &[CellKind], row: &Cells) -> Result<Vec<u8>, EncodeError> {
         let names: Vec<String> = (0..kinds.len()).map(|index| format!("c\"{index}")).collect();
         let mut out = Vec::new();
-        JsonEncoder::new(&names, kinds).encode(&buffer(row).row(), &mut out).map(|()| out)
+        JsonEncoder::new(&names, kinds, false).encode(&buffer(row).row(), &mut out).map(|()| out)
     }
 
     fn value(kind: CellKind, text: &str) -> String {

@@ -39,11 +39,12 @@ pub(crate) enum Encoder {
 }
 
 impl Encoder {
-    /// `columns` and `kinds` are as many as the cells of each row.
-    pub(crate) fn new(form: &Form, columns: &[String], kinds: &[CellKind]) -> Self {
+    /// `columns` and `kinds` are as many as the cells of each row. `is_utf8`: the source's server guarantees it, so
+    /// nobody looks.
+    pub(crate) fn new(form: &Form, columns: &[String], kinds: &[CellKind], is_utf8: bool) -> Self {
         match form {
-            Form::Csv { column, row } => Self::Csv(CsvEncoder::new(column, row)),
-            Form::Json => Self::Json(JsonEncoder::new(columns, kinds)),
+            Form::Csv { column, row } => Self::Csv(CsvEncoder::new(column, row, is_utf8)),
+            Form::Json => Self::Json(JsonEncoder::new(columns, kinds, is_utf8)),
         }
     }
 

@@ -36,6 +36,7 @@ const STATEMENT_IS_WRONG: &[&str] =
 pub(crate) struct MysqlSource {
     rows: QueryResult<'static, 'static, TextProtocol>,
     row: RowBuffer,
+    is_filled: bool,
     width: usize,
     statement: Statement,
     /// Nothing more comes: the server has sent its last row or an error.
@@ -64,7 +65,14 @@ impl MysqlSource {
         match sql.run(conn).await {
             Ok(rows) => {
                 let width = read.select.len();
-                Ok(Self { rows, row: RowBuffer::default(), width, statement, is_over: false })
+                Ok(Self {
+                    rows,
+                    row: RowBuffer::default(),
+                    is_filled: false,
+                    width,
+                    statement,
+                    is_over: false,
+                })
             }
             Err(error) => Err(statement.explain(&error)),
         }
@@ -72,12 +80,16 @@ impl MysqlSource {
 }
 
 impl RowSource for MysqlSource {
-    async fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+    fn row(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        Ok(std::mem::take(&mut self.is_filled).then(|| self.row.row()))
+    }
+
+    async fn fill(&mut self) -> Result<bool, ReadError> {
         let row = match self.rows.next().await {
             Ok(Some(row)) => row,
             Ok(None) => {
                 self.is_over = true;
-                return Ok(None);
+                return Ok(false);
             }
             Err(error) => {
                 self.is_over = true;
@@ -103,7 +115,12 @@ impl RowSource for MysqlSource {
                 return Err(self.statement.unreadable("a row is longer than 4 GiB".into()));
             }
         }
-        Ok(Some(self.row.row()))
+        self.is_filled = true;
+        Ok(true)
+    }
+
+    fn is_utf8(&self) -> bool {
+        false
     }
 }
 
