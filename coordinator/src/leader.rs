@@ -169,7 +169,7 @@ impl Office {
                     // What went well for so long is no repeated failure.
                     failures = if began.elapsed() > BACKOFF.most { 0 } else { failures };
                     warn!(error = %error.problem(), failures, "the journal is not at hand; beginning again from what it holds");
-                    let pause = BACKOFF.delay(failures, 0.5 + fastrand::f64() / 2.0);
+                    let pause = BACKOFF.delay(failures, fastrand::f64());
                     failures = failures.saturating_add(1);
                     stop.run_until_cancelled(sleep(pause)).await;
                 }
