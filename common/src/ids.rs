@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -103,8 +104,9 @@ impl fmt::Display for Epoch {
 }
 
 /// One worker process; chosen by the worker when it starts, never used again by another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkerId(pub String);
+/// Cheap to clone: a coordinator names the same worker in many tasks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct WorkerId(pub Arc<str>);
 
 impl fmt::Display for WorkerId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

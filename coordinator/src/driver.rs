@@ -65,7 +65,10 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let message = Message::Ask { ticket, event: event(ticket), reply };
         self.inbox.send(message).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        let mut wait = Wait { handle: self, ticket, is_over: false };
+        let answer = answer.await;
+        wait.is_over = true;
+        answer.map_err(|_| Stopped)
     }
 
     /// Looks at the state as it is saved.
@@ -85,6 +88,22 @@ impl Handle {
     /// A moment from now on the clock that the state decides by.
     pub(crate) fn deadline(&self, wait: Duration) -> Millis {
         self.clock.monotonic().plus(wait)
+    }
+}
+
+/// Somebody waits for an answer; when he goes before it comes, the loop hears of it.
+struct Wait<'a> {
+    handle: &'a Handle,
+    ticket: Ticket,
+    is_over: bool,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // When the inbox is full, the next tick finds out.
+            self.handle.mention(Event::Gone { ticket: self.ticket });
+        }
     }
 }
 
@@ -138,12 +157,12 @@ impl<S: Store> Driver<S> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.act(first, performer);
         loop {
-            let mut messages = Vec::new();
+            let mut messages = Vec::with_capacity(BATCH);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 count = self.inbox.recv_many(&mut messages, BATCH) => if count == 0 { return Ok(()) },
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => messages.extend(self.gone()),
             }
             let (events, readers) = self.sort(messages);
             let now = self.clock.now();
@@ -157,13 +176,24 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Puts the messages in order and remembers who waits; a caller that has gone is told of as an event.
+    /// Those who have gone and could not say so.
+    fn gone(&self) -> impl Iterator<Item = Message> {
+        let gone = self.replies.iter().filter(|(_, reply)| reply.is_closed());
+        gone.map(|(ticket, _)| Message::Tell(Event::Gone { ticket: *ticket }))
+    }
+
+    /// Puts the messages in order and remembers who waits.
     fn sort(&mut self, messages: Vec<Message>) -> (Vec<Event>, Vec<Reader>) {
         let mut events = Vec::with_capacity(messages.len());
         let mut readers = Vec::new();
         for message in messages {
             match message {
-                Message::Tell(event) => events.push(event),
+                Message::Tell(event) => {
+                    if let Event::Gone { ticket } = &event {
+                        self.replies.remove(ticket);
+                    }
+                    events.push(event);
+                }
                 Message::Ask { ticket, event, reply } => {
                     self.replies.insert(ticket, reply);
                     events.push(event);
@@ -171,8 +201,6 @@ impl<S: Store> Driver<S> {
                 Message::Read(reader) => readers.push(reader),
             }
         }
-        let gone = self.replies.extract_if(.., |_, reply| reply.is_closed());
-        events.extend(gone.map(|(ticket, _)| Event::Gone { ticket }));
         (events, readers)
     }
 
@@ -202,8 +230,7 @@ fn log(change: &Change) {
             }
         }
         Change::Task(TaskKey { job, task }, record) => {
-            let (epoch, worker) =
-                (record.epoch, record.worker.as_ref().map_or("", |worker| worker.0.as_str()));
+            let (epoch, worker) = (record.epoch, record.worker.as_ref().map_or("", |worker| &*worker.0));
             match (&record.standing, &record.problem) {
                 (Standing::Waiting | Standing::Failed | Standing::Undecided { .. }, Some(problem)) => {
                     warn!(job_id = %job, task_id = %task, %epoch, worker_id = worker, error = %problem, "attempt failed");

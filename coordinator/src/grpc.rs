@@ -256,7 +256,7 @@ impl AdminService for Services {
         &self,
         request: Request<pb::DrainWorkerRequest>,
     ) -> Result<Response<pb::WorkerStatus>, Status> {
-        let worker = WorkerId(request.into_inner().worker_id);
+        let worker = WorkerId(request.into_inner().worker_id.into());
         let id = worker.clone();
         match self.ask(|ticket| Event::Drain { ticket, worker }).await? {
             Answer::Accepted => {}
@@ -264,7 +264,7 @@ impl AdminService for Services {
             other => return Err(unexpected(&other)),
         }
         let workers = self.read(report::workers).await?;
-        let found = workers.into_iter().find(|worker| worker.worker_id == id.0);
+        let found = workers.into_iter().find(|worker| *worker.worker_id == *id.0);
         found.map(Response::new).ok_or_else(|| Status::not_found("the worker has left"))
     }
 }
@@ -330,7 +330,7 @@ fn worker_info(worker: Option<pb::WorkerInfo>) -> Result<WorkerInfo, Status> {
     let worker = worker.filter(|worker| !worker.worker_id.is_empty());
     let worker = worker.ok_or_else(|| Status::invalid_argument("the worker does not say who it is"))?;
     Ok(WorkerInfo {
-        id: WorkerId(worker.worker_id),
+        id: WorkerId(worker.worker_id.into()),
         host: worker.host,
         version: worker.version,
         slots: worker.slots,

@@ -68,7 +68,10 @@ impl Pressure {
     }
 
     pub fn started(&mut self, table: &Table) {
-        self.gauges.entry(table.clone()).or_default().running += 1;
+        match self.gauges.get_mut(table) {
+            Some(gauge) => gauge.running += 1,
+            None => drop(self.gauges.insert(table.clone(), Gauge { running: 1, limit: None })),
+        }
     }
 
     pub fn ended(&mut self, table: &Table) {

@@ -150,7 +150,7 @@ fn shares(tasks: &[TaskRecord]) -> Vec<Share> {
     for task in tasks {
         let (Standing::Done { prepared }, Some(worker)) = (&task.standing, &task.worker) else { continue };
         let share = shares.entry(&worker.0).or_default();
-        share.worker.clone_from(&worker.0);
+        share.worker = worker.to_string();
         share.tasks += 1;
         share.rows += prepared.parts.iter().map(|part| part.rows_loaded).sum::<u64>();
         share.bytes += prepared.parts.iter().map(|part| part.bytes_sent).sum::<u64>();
@@ -425,7 +425,7 @@ fn progress(state: &State, id: JobId, job: &Job, now: UnixMillis) -> pb::Progres
     }
     let transfer = |phase: &&PhaseRecord| matches!(phase.phase, Phase::Transfer | Phase::Commit);
     let spent: Duration = job.record().phases.iter().filter(transfer).map(|phase| spent_in(phase, now)).sum();
-    let rows_estimate = job.plan().map_or(0, |plan| plan.rows_estimate());
+    let rows_estimate = job.rows_estimate();
     let rows_per_second = per_second(totals.rows_read, seconds(spent));
     pb::Progress {
         rows_estimate,

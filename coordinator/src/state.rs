@@ -18,10 +18,11 @@ use starlift_common::task::{AttemptKey, LabelsBegun, Progress};
 use crate::clock::{Millis, Now, UnixMillis};
 use crate::lease::Leases;
 use crate::plan::Plan;
-use crate::pressure::{Pressure, Table};
+use crate::pressure::Pressure;
 use crate::record::{Ending, InFlight, JobRecord, StatementsRecord};
 use crate::sweep::Sweeps;
 
+mod askers;
 mod assign;
 mod ends;
 pub mod event;
@@ -29,6 +30,7 @@ pub mod job;
 mod round;
 mod steer;
 
+use askers::Askers;
 use ends::Leftover;
 pub use event::{
     Action, Answer, Change, Event, Forgotten, Journal, Resolution, Rules, StoredJob, TaskOrder, Ticket, Turn,
@@ -46,7 +48,9 @@ pub struct State {
     sweeps: Sweeps,
     pressure: Pressure,
     workers: BTreeMap<WorkerId, Worker>,
-    parked: Vec<Parked>,
+    /// When each worker was last heard, the longest silent first.
+    silence: BTreeSet<(Millis, WorkerId)>,
+    askers: Askers,
     heard: BTreeMap<AttemptKey, Progress>,
     counters: Counters,
 }
@@ -54,7 +58,7 @@ pub struct State {
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (&self.rules, &self.jobs, &self.leases, &self.sweeps).hash(hasher);
-        (&self.pressure, &self.workers, &self.parked).hash(hasher);
+        (&self.pressure, &self.workers, &self.askers).hash(hasher);
     }
 }
 
@@ -77,15 +81,6 @@ impl Worker {
     pub fn is_draining(&self) -> bool {
         self.info.draining || self.told_to_drain
     }
-}
-
-/// A request for work that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Parked {
-    ticket: Ticket,
-    worker: WorkerId,
-    free_slots: u32,
-    until: Millis,
 }
 
 /// Counted since this coordinator started, for metrics.
@@ -115,7 +110,8 @@ impl State {
             sweeps: Sweeps::default(),
             pressure: Pressure::default(),
             workers: BTreeMap::new(),
-            parked: Vec::new(),
+            silence: BTreeSet::new(),
+            askers: Askers::default(),
             heard: BTreeMap::new(),
             counters: Counters::default(),
         }
@@ -128,10 +124,10 @@ impl State {
             let job = Job::restore(id, stored);
             for (task, record) in job.running_tasks() {
                 let attempt = AttemptKey { task, epoch: record.epoch };
-                let worker = record.worker.clone().unwrap_or_else(|| WorkerId(String::new()));
+                let worker = record.worker.clone().unwrap_or_else(|| WorkerId::default());
                 state.leases.resume(attempt, worker, now.monotonic, rules.lease);
-                if let Some(plan) = job.plan() {
-                    state.pressure.started(&Table::of(&plan.load));
+                if let Some(table) = job.table() {
+                    state.pressure.started(table);
                 }
             }
             state.jobs.insert(id, job);
@@ -156,6 +152,7 @@ impl State {
         self.sweep(&mut round);
         self.assign(&mut round);
         self.dismiss(&mut round);
+        self.forget_workers(now.monotonic);
         self.forget(&mut round);
         self.finish_round(round)
     }
@@ -195,7 +192,7 @@ impl State {
 
     /// Requests for work that wait for an answer.
     pub fn parked(&self) -> usize {
-        self.parked.len()
+        self.askers.len()
     }
 
     fn decide(&mut self, event: Event, round: &mut Round) {
@@ -213,14 +210,9 @@ impl State {
             Event::StatementDone { job, result } => self.statement_done(job, result, round),
             Event::StatementStuck { job, problem } => self.statement_stuck(job, problem, round),
             Event::Acquire { ticket, worker, free_slots, until } => {
-                let id = worker.id.clone();
-                if free_slots >= worker.slots {
-                    self.holds_only(&id, &BTreeSet::new(), round);
-                }
-                self.hear(worker, round.now.monotonic);
-                self.parked.push(Parked { ticket, worker: id, free_slots, until });
+                self.acquire(ticket, worker, free_slots, until, round);
             }
-            Event::Gone { ticket } => self.parked.retain(|parked| parked.ticket != ticket),
+            Event::Gone { ticket } => self.askers.remove(ticket),
             Event::Heartbeat { ticket, worker, tasks } => self.heartbeat(ticket, worker, &tasks, round),
             Event::Report { ticket, attempt, outcome } => self.report(ticket, attempt, outcome, round),
             Event::Committed { attempt, part, verdict } => self.committed(attempt, part, verdict, round),
@@ -228,6 +220,27 @@ impl State {
                 self.commit_delayed(attempt, problem, in_distress, round);
             }
             Event::Swept { attempt, fates } => self.swept(attempt, &fates, round),
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        ticket: Ticket,
+        worker: WorkerInfo,
+        free_slots: u32,
+        until: Millis,
+        round: &mut Round,
+    ) {
+        if free_slots >= worker.slots {
+            self.holds_only(&worker.id, &BTreeSet::new(), round);
+        }
+        let id = self.hear(worker, round);
+        let (drain, load) =
+            self.workers.get(&id).map_or((false, 0), |worker| (worker.is_draining(), worker.running));
+        if drain || free_slots == 0 {
+            round.answer(ticket, Answer::Granted { grants: Vec::new(), drain });
+        } else {
+            self.askers.add(ticket, id, free_slots, until, load);
         }
     }
 
@@ -314,8 +327,7 @@ impl State {
     ) {
         let held: BTreeSet<AttemptKey> = tasks.iter().map(|(attempt, _)| *attempt).collect();
         self.holds_only(&worker.id, &held, round);
-        let id = worker.id.clone();
-        self.hear(worker, round.now.monotonic);
+        let id = self.hear(worker, round);
         let mut orders = Vec::with_capacity(tasks.len());
         for (attempt, progress) in tasks {
             let renewed = self.leases.renew(*attempt, progress.begun, round.now.monotonic, self.rules.lease);
@@ -365,18 +377,43 @@ impl State {
         self.advance(id, round);
     }
 
-    fn hear(&mut self, info: WorkerInfo, now: Millis) {
-        match self.workers.get_mut(&info.id) {
+    /// Notes what a worker says of itself. Returns its id as it is kept, which all that refers to it shares.
+    fn hear(&mut self, info: WorkerInfo, round: &mut Round) -> WorkerId {
+        let now = round.now.monotonic;
+        let (id, is_draining) = match self.workers.get_mut(&info.id) {
             Some(worker) => {
-                worker.info = info;
+                let id = worker.info.id.clone();
+                self.silence.remove(&(worker.heard, id.clone()));
+                worker.info = WorkerInfo { id: id.clone(), ..info };
                 worker.heard = now;
+                (id, worker.is_draining())
             }
             None => {
                 // After a restart it may hold tasks that it was granted before.
                 let held = self.leases.iter().filter(|(_, lease)| lease.worker == info.id).count();
                 let running = u32::try_from(held).unwrap_or(u32::MAX);
+                let (id, is_draining) = (info.id.clone(), info.draining);
                 let worker = Worker { info, heard: now, running, rows: 0, bytes: 0, told_to_drain: false };
-                self.workers.insert(worker.info.id.clone(), worker);
+                self.workers.insert(id.clone(), worker);
+                (id, is_draining)
+            }
+        };
+        self.silence.insert((now, id.clone()));
+        if is_draining {
+            self.send_away(&id, round);
+        }
+        id
+    }
+
+    /// Forgets the workers that hold nothing and were silent for long.
+    fn forget_workers(&mut self, now: Millis) {
+        let patience = self.rules.lease * FORGET_WORKER_AFTER;
+        let is_over = |(heard, _): &&(Millis, WorkerId)| now.since(*heard) >= patience;
+        let silent: Vec<_> = self.silence.iter().take_while(is_over).cloned().collect();
+        for entry in silent {
+            if self.workers.get(&entry.1).is_some_and(|worker| worker.running == 0) {
+                self.workers.remove(&entry.1);
+                self.silence.remove(&entry);
             }
         }
     }
@@ -426,9 +463,11 @@ impl State {
         }
     }
 
-    /// Lets the oldest ended jobs go when there are many; those with labels still to be swept stay.
+    /// Lets the oldest ended jobs go when there are many; those with labels still to be swept stay. Looks for them when
+    /// a job has ended or a label was closed.
     fn forget(&mut self, round: &mut Round) {
-        if self.jobs.len() <= ENDED_JOBS_KEPT {
+        let may_be_more = |touched: &Touched| matches!(touched, Touched::Report(_) | Touched::Sweep(_));
+        if self.jobs.len() <= ENDED_JOBS_KEPT || !round.touched.iter().any(may_be_more) {
             return;
         }
         let mut ended: Vec<(UnixMillis, JobId)> = self
@@ -492,6 +531,9 @@ impl State {
 
 /// Ended jobs that stay to be looked at; the report of an older one is gone.
 const ENDED_JOBS_KEPT: usize = 200;
+
+/// A worker that holds nothing is forgotten when it was silent for so many lease terms.
+const FORGET_WORKER_AFTER: u32 = 20;
 
 /// The problem of an id that no job has.
 pub fn unknown_job(id: JobId) -> Problem {

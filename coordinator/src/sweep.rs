@@ -3,6 +3,7 @@
 //! waits for that: a newer attempt works under labels of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey, WorkerId};
@@ -74,6 +75,8 @@ impl Fate {
 pub struct Sweeps {
     entries: BTreeMap<AttemptKey, Entry>,
     due: BTreeSet<(Millis, AttemptKey)>,
+    /// Epochs whose worker has not stopped, as far as is known.
+    unstopped: BTreeMap<WorkerId, BTreeSet<AttemptKey>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -122,6 +125,9 @@ impl Sweeps {
         let open = parts + record.begun.trials + u32::from(!record.stopped);
         let quiet = Quiet { since: record.stopped.then_some(now), has_told };
         let (looked_at, quiet_at_look) = (Now::default(), Quiet::default());
+        if !record.stopped {
+            self.unstopped.entry(record.worker.clone()).or_default().insert(attempt);
+        }
         let entry = Entry { record, due: Some(now), quiet, looked_at, quiet_at_look, tries: 0, open };
         self.entries.insert(attempt, entry);
     }
@@ -136,9 +142,7 @@ impl Sweeps {
 
     /// Labels of a job that are not known to be closed. An epoch whose worker was lost counts one more than was heard of.
     pub fn labels_of(&self, job: JobId) -> u32 {
-        let attempt =
-            |task, epoch| AttemptKey { task: TaskKey { job, task: TaskId(task) }, epoch: Epoch(epoch) };
-        let of_job = self.entries.range(attempt(0, 0)..=attempt(u32::MAX, u64::MAX));
+        let of_job = self.entries.range(of_job(job));
         of_job.map(|(_, entry)| entry.open).sum()
     }
 
@@ -182,6 +186,7 @@ impl Sweeps {
         } else {
             entry.record.begun = entry.record.begun.max(begun);
             entry.record.stopped = true;
+            forget(&mut self.unstopped, &entry.record.worker, attempt);
             entry.quiet = Quiet { since: entry.quiet.since.or(Some(now)), has_told: true };
         }
         true
@@ -194,12 +199,13 @@ impl Sweeps {
         held: &BTreeSet<AttemptKey>,
         now: Millis,
     ) -> Vec<AttemptKey> {
-        let mut stopped = Vec::new();
-        for (attempt, entry) in &mut self.entries {
-            if entry.record.worker == *worker && !entry.record.stopped && !held.contains(attempt) {
+        let Some(unstopped) = self.unstopped.get(worker) else { return Vec::new() };
+        let stopped: Vec<AttemptKey> = unstopped.difference(held).copied().collect();
+        for attempt in &stopped {
+            forget(&mut self.unstopped, worker, *attempt);
+            if let Some(entry) = self.entries.get_mut(attempt) {
                 entry.record.stopped = true;
                 entry.quiet.since = Some(now);
-                stopped.push(*attempt);
             }
         }
         stopped
@@ -257,8 +263,7 @@ impl Sweeps {
 
     /// Takes a job's epochs off the list, for where the next attempt itself asks for the label.
     pub fn drop_job(&mut self, job: JobId) -> Vec<AttemptKey> {
-        let dropped: Vec<AttemptKey> =
-            self.entries.keys().copied().filter(|attempt| attempt.task.job == job).collect();
+        let dropped: Vec<AttemptKey> = self.entries.range(of_job(job)).map(|(attempt, _)| *attempt).collect();
         for attempt in &dropped {
             self.remove(*attempt);
         }
@@ -266,10 +271,27 @@ impl Sweeps {
     }
 
     fn remove(&mut self, attempt: AttemptKey) {
-        if let Some(due) = self.entries.remove(&attempt).and_then(|entry| entry.due) {
+        let Some(entry) = self.entries.remove(&attempt) else { return };
+        forget(&mut self.unstopped, &entry.record.worker, attempt);
+        if let Some(due) = entry.due {
             self.due.remove(&(due, attempt));
         }
     }
+}
+
+fn forget(unstopped: &mut BTreeMap<WorkerId, BTreeSet<AttemptKey>>, worker: &WorkerId, attempt: AttemptKey) {
+    if let Some(attempts) = unstopped.get_mut(worker) {
+        attempts.remove(&attempt);
+        if attempts.is_empty() {
+            unstopped.remove(worker);
+        }
+    }
+}
+
+/// All attempts of a job, in their order.
+fn of_job(job: JobId) -> RangeInclusive<AttemptKey> {
+    let attempt = |task, epoch| AttemptKey { task: TaskKey { job, task: TaskId(task) }, epoch: Epoch(epoch) };
+    attempt(0, 0)..=attempt(u32::MAX, u64::MAX)
 }
 
 fn count(number: usize) -> u32 {

@@ -906,7 +906,7 @@ impl World {
     fn silence_means_something(&self, worker: usize) -> bool {
         self.dead_epochs().any(|(attempt, stopped)| {
             let record = self.leader.sweeps().get(attempt);
-            !stopped && record.is_some_and(|record| record.worker.0 == NAMES[worker])
+            !stopped && record.is_some_and(|record| *record.worker.0 == *NAMES[worker])
         })
     }
 

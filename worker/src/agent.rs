@@ -224,7 +224,7 @@ impl Agent {
             control,
             tools: Arc::clone(&self.tools),
             coordinators: self.coordinators.clone(),
-            worker_id: self.config.worker_id.0.clone(),
+            worker_id: self.config.worker_id.to_string(),
         };
         self.tasks.spawn(task.run().instrument(span));
     }
@@ -340,7 +340,7 @@ impl Agent {
 
     fn info(&self) -> pb::WorkerInfo {
         pb::WorkerInfo {
-            worker_id: self.config.worker_id.0.clone(),
+            worker_id: self.config.worker_id.to_string(),
             host: self.config.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: self.config.slots,

@@ -38,7 +38,7 @@ impl Config {
     /// Defaults, and an id made of the machine's name and random letters.
     pub fn new(coordinators: Vec<String>, datasources: Arc<Datasources>) -> Self {
         let host = host_name();
-        let worker_id = WorkerId(format!("{host}-{}", random_piece()));
+        let worker_id = WorkerId(format!("{host}-{}", random_piece()).into());
         Self {
             coordinators,
             slots: DEFAULT_SLOTS,

@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use starlift_common::ids::{JobId, WorkerId};
 use starlift_common::wire::Grant;
 
+use super::State;
 use super::event::{Answer, Ticket};
+use super::job::Job;
 use super::round::{Round, Touched};
-use super::{Parked, State, Worker};
-use crate::pressure::Table;
+use crate::pressure::Pressure;
+
+/// Jobs that may start a task now, the one that runs the fewest first. None joins while grants are made, because a
+/// grant only ever takes room away.
+type Ready = BTreeSet<(u32, JobId)>;
 
 impl State {
     /// Hands ready tasks to waiting workers, one by one: each goes to the worker that holds the fewest, from the job
@@ -18,89 +23,89 @@ impl State {
         for job in self.jobs.values_mut() {
             job.queue_mut().wake(now);
         }
+        if self.askers.is_empty() {
+            return;
+        }
+        let mut ready: Ready = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| may_start(job, &self.pressure))
+            .map(|(id, job)| (job.queue().running(), *id))
+            .collect();
         let mut grants: BTreeMap<Ticket, Vec<Grant>> = BTreeMap::new();
-        let mut passed_over = BTreeSet::new();
-        while let Some(parked) = self.next_asker(&grants, &passed_over) {
-            match self.grant_to(&parked.worker, round) {
-                Some(grant) => grants.entry(parked.ticket).or_default().push(grant),
-                None => {
-                    passed_over.insert(parked.ticket);
-                }
+        // Every grant moves its worker back in the order, and whoever gets nothing is not asked again.
+        let mut passed_over = None;
+        while !ready.is_empty()
+            && let Some(place) = self.askers.next(passed_over)
+        {
+            let (_, ticket) = place;
+            let Some(asker) = self.askers.get(ticket) else { break };
+            let (worker, free_slots) = (asker.worker.clone(), asker.free_slots);
+            let Some(grant) = self.grant_to(&worker, &mut ready, round) else {
+                passed_over = Some(place);
+                continue;
+            };
+            let granted = grants.entry(ticket).or_default();
+            granted.push(grant);
+            if granted.len() >= usize::try_from(free_slots).unwrap_or(usize::MAX) {
+                self.askers.is_served(ticket);
             }
         }
-        self.parked.retain(|parked| !grants.contains_key(&parked.ticket));
         for (ticket, grants) in grants {
+            self.askers.remove(ticket);
             round.answer(ticket, Answer::Granted { grants, drain: false });
         }
     }
 
-    fn next_asker(
-        &self,
-        grants: &BTreeMap<Ticket, Vec<Grant>>,
-        passed_over: &BTreeSet<Ticket>,
-    ) -> Option<Parked> {
-        let free = |parked: &Parked| {
-            let taken = grants.get(&parked.ticket).map_or(0, Vec::len);
-            taken < usize::try_from(parked.free_slots).unwrap_or(usize::MAX)
-        };
-        let running = |parked: &Parked| self.workers.get(&parked.worker).map_or(0, |worker| worker.running);
-        self.parked
-            .iter()
-            .filter(|parked| {
-                !passed_over.contains(&parked.ticket) && free(parked) && !self.is_draining(&parked.worker)
-            })
-            .min_by_key(|parked| (running(parked), parked.ticket))
-            .cloned()
-    }
-
-    fn is_draining(&self, worker: &WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(Worker::is_draining)
-    }
-
-    fn grant_to(&mut self, worker: &WorkerId, round: &mut Round) -> Option<Grant> {
-        let now = round.now.monotonic;
-        let others = self.others_ask(worker);
-        let mut candidates: Vec<(u32, JobId)> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.grants_tasks() && job.queue().has_ready())
-            .filter(|(_, job)| job.plan().is_some_and(|plan| self.pressure.has_room(&Table::of(&plan.load))))
-            .map(|(id, job)| (job.queue().running(), *id))
-            .collect();
-        candidates.sort_unstable();
-        for (_, id) in candidates {
-            let job = self.jobs.get_mut(&id).expect("taken from the map above");
-            if let Some(grant) = job.grant(worker, others, self.rules.lease) {
-                let attempt = grant.attempt;
-                self.leases.grant(attempt, worker.clone(), now, self.rules.lease);
-                self.pressure.started(&Table::of(&grant.load));
-                if let Some(worker) = self.workers.get_mut(worker) {
-                    worker.running += 1;
-                }
-                self.counters.grants += 1;
-                round.touch(Touched::Task(attempt.task));
-                return Some(grant);
+    /// The next task for this worker, from the first ready job that has one for it.
+    fn grant_to(&mut self, worker: &WorkerId, ready: &mut Ready, round: &mut Round) -> Option<Grant> {
+        let others_wait = self.askers.others_wait(worker);
+        let mut spent = Vec::new();
+        let mut granted = None;
+        for &(running, id) in ready.iter() {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            if !may_start(job, &self.pressure) {
+                spent.push((running, id));
+            } else if let Some(grant) = job.grant(worker, others_wait, self.rules.lease) {
+                granted = Some(((running, id), grant));
+                break;
             }
         }
-        None
+        for job in spent {
+            ready.remove(&job);
+        }
+        let ((running, id), grant) = granted?;
+        ready.remove(&(running, id));
+        ready.insert((running + 1, id));
+        let attempt = grant.attempt;
+        self.leases.grant(attempt, worker.clone(), round.now.monotonic, self.rules.lease);
+        if let Some(table) = self.jobs.get(&id).and_then(Job::table) {
+            self.pressure.started(table);
+        }
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.running += 1;
+            self.askers.set_load(worker, known.running);
+        }
+        self.counters.grants += 1;
+        round.touch(Touched::Task(attempt.task));
+        Some(grant)
     }
 
-    /// Whether another worker waits for work: then a failed task is kept for it.
-    fn others_ask(&self, worker: &WorkerId) -> bool {
-        self.parked.iter().any(|parked| parked.worker != *worker && !self.is_draining(&parked.worker))
-    }
-
-    /// Answers the requests for work that have waited long enough or want none.
+    /// Answers the requests for work that have waited long enough.
     pub(super) fn dismiss(&mut self, round: &mut Round) {
-        let now = round.now.monotonic;
-        let (stay, go): (Vec<Parked>, Vec<Parked>) =
-            std::mem::take(&mut self.parked).into_iter().partition(|parked| {
-                parked.until > now && parked.free_slots > 0 && !self.is_draining(&parked.worker)
-            });
-        self.parked = stay;
-        for parked in go {
-            let drain = self.is_draining(&parked.worker);
-            round.answer(parked.ticket, Answer::Granted { grants: Vec::new(), drain });
+        while let Some(ticket) = self.askers.take_ended(round.now.monotonic) {
+            round.answer(ticket, Answer::Granted { grants: Vec::new(), drain: false });
         }
     }
+
+    /// The worker takes no further tasks: answers its requests for work.
+    pub(super) fn send_away(&mut self, worker: &WorkerId, round: &mut Round) {
+        for ticket in self.askers.take_of(worker) {
+            round.answer(ticket, Answer::Granted { grants: Vec::new(), drain: true });
+        }
+    }
+}
+
+fn may_start(job: &Job, pressure: &Pressure) -> bool {
+    job.grants_tasks() && job.queue().has_ready() && job.table().is_some_and(|table| pressure.has_room(table))
 }

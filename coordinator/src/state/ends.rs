@@ -14,7 +14,6 @@ use super::event::{Answer, Ticket};
 use super::job::{self, Job};
 use super::round::{Round, Touched};
 use crate::commit::Verdict;
-use crate::pressure::Table;
 use crate::record::{Standing, SweepRecord};
 use crate::sweep::Fates;
 
@@ -180,8 +179,8 @@ impl State {
         }
         let Some(ended) = self.end_lease(attempt, round) else { return };
         let Some(job) = self.jobs.get_mut(&attempt.task.job) else { return };
-        if let Some(plan) = job.plan() {
-            self.pressure.relief(&Table::of(&plan.load), round.now.monotonic);
+        if let Some(table) = job.table() {
+            self.pressure.relief(table, round.now.monotonic);
         }
         let empty = prepared.parts.is_empty();
         job.set_took(task, ended.held);
@@ -277,9 +276,9 @@ impl State {
         round: &mut Round,
     ) {
         let Some(job) = self.jobs.get_mut(&attempt.task.job) else { return };
-        if let Some(plan) = job.plan().filter(|_| in_distress) {
+        if let Some(table) = job.table().filter(|_| in_distress) {
             self.counters.failures_distress += 1;
-            self.pressure.distress(&Table::of(&plan.load), round.now.monotonic);
+            self.pressure.distress(table, round.now.monotonic);
         }
         let waits = job.find_task(attempt.task.task).is_some_and(|record| {
             record.epoch == attempt.epoch && matches!(record.standing, Standing::Committing { .. })
@@ -323,10 +322,10 @@ impl State {
     ) {
         let now = round.now.monotonic;
         if class == FailureClass::Distress
-            && let Some(plan) = self.jobs.get(&attempt.task.job).and_then(Job::plan)
+            && let Some(table) = self.jobs.get(&attempt.task.job).and_then(Job::table)
         {
             // Before the attempt ends: it counts among those that were too many.
-            self.pressure.distress(&Table::of(&plan.load), now);
+            self.pressure.distress(table, now);
         }
         self.close_epoch(attempt, leftover, round);
         let attempts = self.rules.attempts;
@@ -462,7 +461,7 @@ impl State {
         round: &mut Round,
     ) {
         let record = SweepRecord {
-            worker: worker.unwrap_or_else(|| WorkerId(String::new())),
+            worker: worker.unwrap_or_default(),
             begun: leftover.begun,
             first_part: leftover.first_part,
             stopped: leftover.stopped,
@@ -477,11 +476,12 @@ impl State {
         self.heard.remove(&attempt);
         if let Some(worker) = self.workers.get_mut(&lease.worker) {
             worker.running = worker.running.saturating_sub(1);
+            self.askers.set_load(&lease.worker, worker.running);
         }
         if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
             job.queue_mut().release();
-            if let Some(plan) = job.plan() {
-                self.pressure.ended(&Table::of(&plan.load));
+            if let Some(table) = job.table() {
+                self.pressure.ended(table);
             }
         }
         round.touch(Touched::Task(attempt.task));
@@ -516,14 +516,8 @@ impl State {
         for (id, problem) in too_old {
             self.fail_job(id, problem, round);
         }
-        let forget = self.rules.lease * FORGET_WORKER_AFTER;
-        let now = round.now.monotonic;
-        self.workers.retain(|_, worker| worker.running > 0 || now.since(worker.heard) < forget);
     }
 }
-
-/// A worker that holds nothing is forgotten when it was silent for so many lease terms.
-const FORGET_WORKER_AFTER: u32 = 20;
 
 fn part_count(prepared: &Prepared) -> u32 {
     u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX)

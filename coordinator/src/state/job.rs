@@ -17,6 +17,7 @@ use super::{Action, Forgotten, StoredJob};
 use crate::clock::{UnixMillis, whole_millis};
 use crate::commit::Facts;
 use crate::plan::Plan;
+use crate::pressure::Table;
 use crate::queue::Queue;
 use crate::record::{Ending, InFlight, JobRecord, Pause, Phase, PhaseRecord, Stage, Standing, TaskRecord};
 use crate::report::Report;
@@ -33,6 +34,10 @@ pub struct Job {
     record: JobRecord,
     script: Arc<str>,
     plan: Option<Arc<Plan>>,
+    /// Where its tasks load; known with the plan.
+    table: Option<Table>,
+    /// Rows the source holds, by estimate.
+    rows_estimate: u64,
     /// One per task of the plan; empty before there is one.
     tasks: Vec<TaskRecord>,
     queue: Queue,
@@ -168,6 +173,8 @@ impl Job {
             record,
             script,
             plan: None,
+            table: None,
+            rows_estimate: 0,
             tasks: Vec::new(),
             queue: Queue::new(1),
             counts: Counts::default(),
@@ -185,8 +192,7 @@ impl Job {
         job.report = stored.report;
         job.bad_rows = stored.bad_rows.into_iter().map(|(task, rows)| (TaskId(task), rows)).collect();
         let Some(plan) = stored.plan else { return job };
-        job.plan = Some(plan.clone());
-        job.queue = Queue::new(plan.concurrent);
+        job.take_plan(plan.clone());
         let mut records = stored.tasks;
         for index in (0u32..).take(plan.tasks.len()) {
             let record = records.remove(&index).unwrap_or_default();
@@ -213,6 +219,15 @@ impl Job {
 
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
+    }
+
+    pub fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// Rows the source holds, by the plan's estimate.
+    pub fn rows_estimate(&self) -> u64 {
+        self.rows_estimate
     }
 
     pub fn state(&self) -> JobState {
@@ -284,7 +299,9 @@ impl Job {
     /// Tasks that wait for `resolve`.
     pub fn undecided_tasks(&self) -> impl Iterator<Item = TaskId> {
         let undecided = |record: &TaskRecord| matches!(record.standing, Standing::Undecided { .. });
-        self.numbered().filter(move |(_, record)| undecided(record)).map(|(task, _)| task.task)
+        // Hardly ever any; then the tasks are not looked at.
+        let most = self.counts.undecided as usize;
+        self.numbered().filter(move |(_, record)| undecided(record)).map(|(task, _)| task.task).take(most)
     }
 
     pub fn bad_rows(&self) -> &BTreeMap<TaskId, Arc<[BadRow]>> {
@@ -377,7 +394,7 @@ impl Job {
     /// whichever is more, so that the first tasks are not judged by themselves; the end is exact.
     pub(super) fn check_error_limit(&self, prepared: &Prepared) -> Result<(), Problem> {
         let rows = self.totals.rows_read.saturating_add(prepared.rows_read);
-        let expected = self.plan.as_ref().map_or(0, |plan| plan.rows_estimate()).max(rows);
+        let expected = self.rows_estimate.max(rows);
         self.within_error_limit(self.totals.dirty_decided.saturating_add(prepared.dirty_records), expected)
     }
 
@@ -395,7 +412,7 @@ impl Job {
     /// Bad rows that a task may still find, when it starts now.
     fn dirty_allowed(&self) -> u64 {
         let Some(plan) = self.plan.as_ref() else { return 0 };
-        let rows = plan.rows_estimate().max(self.totals.rows_read);
+        let rows = self.rows_estimate.max(self.totals.rows_read);
         match plan.error_limit.allowed(rows) {
             u64::MAX => u64::MAX,
             allowed => allowed.saturating_sub(self.totals.dirty_decided),
@@ -494,10 +511,16 @@ impl Job {
 
     pub(super) fn adopt_plan(&mut self, plan: Arc<Plan>) {
         self.record.warnings.clone_from(&plan.warnings);
-        self.queue = Queue::new(plan.concurrent);
         self.tasks = vec![TaskRecord::default(); plan.tasks.len()];
         self.counts =
             Counts { waiting: u32::try_from(plan.tasks.len()).unwrap_or(u32::MAX), ..Counts::default() };
+        self.take_plan(plan);
+    }
+
+    fn take_plan(&mut self, plan: Arc<Plan>) {
+        self.queue = Queue::new(plan.concurrent);
+        self.table = Some(Table::of(&plan.load));
+        self.rows_estimate = plan.rows_estimate();
         self.plan = Some(plan);
     }
 
@@ -542,12 +565,12 @@ impl Job {
     /// Puts a task back to the waiting ones, unless the job is ending.
     pub(super) fn requeue(&mut self, task: TaskId, due: Option<crate::clock::Millis>) {
         if self.has_work() {
-            let rows = self.rows_estimate(task);
+            let rows = self.rows_estimate_of(task);
             self.queue.push(task, rows, due);
         }
     }
 
-    fn rows_estimate(&self, task: TaskId) -> u64 {
+    fn rows_estimate_of(&self, task: TaskId) -> u64 {
         self.plan.as_ref().map_or(0, |plan| plan.tasks[task.index()].rows_estimate)
     }
 

@@ -122,6 +122,7 @@ impl State {
         let drained = match self.workers.get_mut(id) {
             Some(worker) => {
                 worker.told_to_drain = true;
+                self.send_away(id, round);
                 Ok(())
             }
             None => Err(Problem::new(Code::UnknownWorker, format!("no worker {id} was heard of lately"))
