@@ -105,20 +105,27 @@ impl Performer {
                     .await;
             }),
             Action::Commit { attempt, part, label, plan } => self.spawn(attempt.task.job, async move {
-                let client = shared.client(&plan.load).await;
                 let gate = shared.commit_gate(&plan.load);
                 let Ok(_permit) = gate.acquire().await else { return };
-                let notice = |problem, in_distress| {
-                    shared.handle.mention(Event::CommitDelayed { attempt, problem, in_distress });
+                // Many may wait at the gate: what the call itself needs is made behind it.
+                let call = async {
+                    let client = shared.client(&plan.load).await;
+                    let notice = |problem, in_distress| {
+                        shared.handle.mention(Event::CommitDelayed { attempt, problem, in_distress });
+                    };
+                    let verdict = commit::carry_out(&client, &plan.load, &label, &notice).await;
+                    shared.tell(Event::Committed { attempt, part, verdict }).await;
                 };
-                let verdict = commit::carry_out(&client, &plan.load, &label, &notice).await;
-                shared.tell(Event::Committed { attempt, part, verdict }).await;
+                Box::pin(call).await;
             }),
             Action::Sweep { attempt, target, plan } => self.spawn(attempt.task.job, async move {
-                let client = shared.client(&plan.load).await;
                 let Ok(_permit) = shared.sweeps.acquire().await else { return };
-                let fates = sweep::carry_out(&client, &plan.load, attempt, target).await;
-                shared.tell(Event::Swept { attempt, fates }).await;
+                let look = async {
+                    let client = shared.client(&plan.load).await;
+                    let fates = sweep::carry_out(&client, &plan.load, attempt, target).await;
+                    shared.tell(Event::Swept { attempt, fates }).await;
+                };
+                Box::pin(look).await;
             }),
         }
     }

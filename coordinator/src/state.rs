@@ -124,7 +124,7 @@ impl State {
             let job = Job::restore(id, stored);
             for (task, record) in job.running_tasks() {
                 let attempt = AttemptKey { task, epoch: record.epoch };
-                let worker = record.worker.clone().unwrap_or_else(|| WorkerId::default());
+                let worker = record.worker.clone().unwrap_or_default();
                 state.leases.resume(attempt, worker, now.monotonic, rules.lease);
                 if let Some(table) = job.table() {
                     state.pressure.started(table);
