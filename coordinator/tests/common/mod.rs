@@ -1,19 +1,25 @@
-//! What the model and the simulation share: the plan of a job, and its workers. Decides nothing.
+//! What the tests and benches of the state share: the plan of a job, its workers, and what they report. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use starlift_common::ids::WorkerId;
+use starlift_common::ids::{JobId, WorkerId};
 use starlift_common::job::{
     CellKind, CommitMode, Delimiter, ErrorLimit, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind,
 };
-use starlift_common::task::{KeyRange, TaskPlan, TaskRange};
+use starlift_common::label::Label;
+use starlift_common::task::{AttemptKey, KeyRange, Prepared, PreparedPart, TaskPlan, TaskRange};
+use starlift_coordinator::clock::Now;
 use starlift_coordinator::plan::{PREPARED_LIFETIME_DEFAULT_S, Plan};
-use starlift_coordinator::state::WorkerInfo;
+use starlift_coordinator::state::{Event, Rules, State, Ticket, WorkerInfo};
 
 pub(crate) const PREFIX: &str = "sl";
 
 /// Rows of a task by estimate, and the most that a part holds here.
 pub(crate) const ROWS: u64 = 10;
+
+#[allow(dead_code, reason = "not every test binary makes its own rules")]
+const RULES: Rules = Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN };
 
 /// A worker of so many slots.
 pub(crate) fn info(id: &str, slots: u32) -> WorkerInfo {
@@ -78,4 +84,36 @@ pub(crate) fn plan(tasks: u32, commit: CommitMode) -> Plan {
         prepared_lifetime_s: PREPARED_LIFETIME_DEFAULT_S,
         warnings: Vec::new(),
     }
+}
+
+/// A state in which so many jobs of so many tasks run, none of which is granted yet.
+#[allow(dead_code, reason = "not every test binary needs many jobs")]
+pub(crate) fn running_jobs(jobs: u32, tasks: u32, concurrent: u32) -> State {
+    let mut state = State::new(RULES);
+    for number in 0..jobs {
+        let job = JobId::from_parts(number.into(), 7);
+        let plan = Plan { concurrent, ..plan(tasks, CommitMode::Task) };
+        let events = vec![
+            Event::Submit { ticket: Ticket(number.into()), job, name: "orders".into(), script: "{}".into() },
+            Event::Planned { job, result: Ok(Box::new(plan)) },
+        ];
+        state.apply(events, Now::default());
+    }
+    state
+}
+
+/// What a worker has prepared of an attempt: one transaction of [`ROWS`] rows.
+#[allow(dead_code, reason = "not every test binary needs reports")]
+pub(crate) fn prepared(attempt: AttemptKey) -> Prepared {
+    let part = PreparedPart {
+        label: Label::part(PREFIX, attempt, 0).as_str().to_owned(),
+        txn_id: 1_000_000 + i64::from(attempt.task.task.0),
+        rows_sent: ROWS,
+        rows_loaded: ROWS,
+        rows_filtered: 0,
+        rows_unselected: 0,
+        bytes_sent: 100,
+        loads: 1,
+    };
+    Prepared { parts: vec![part], rows_read: ROWS, bytes_read: 100, ..Prepared::default() }
 }
