@@ -93,6 +93,10 @@ pub struct Config {
     /// Bytes per second that one connection to a backend may send; 0 is unlimited.
     #[arg(long, default_value_t = 0)]
     pub be_bytes_per_second: u64,
+    /// Loads are read, counted and hashed as ever, but their rows are dropped: for measurements. Queries find the tables
+    /// empty, `digest` tells what was loaded, and the types of values are not checked.
+    #[arg(long)]
+    pub count_only: bool,
 }
 
 impl Default for Config {
@@ -128,6 +132,7 @@ impl Default for Config {
             load_state_reason: false,
             empty_load_ok: false,
             be_bytes_per_second: 0,
+            count_only: false,
         }
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct CsvReader {
     delimiter: Finder<'static>,
     quoting: Quoting,
     headers_left: usize,
+    /// Records are handed out without their fields.
+    whole: bool,
     /// The unfinished record at the end of the last chunk.
     carry: Vec<u8>,
     cutter: Cutter,
@@ -60,10 +62,16 @@ impl CsvReader {
             separator: Finder::new(separator).into_owned(),
             delimiter: Finder::new(delimiter).into_owned(),
             headers_left: quoting.skip_header,
+            whole: false,
             quoting: quoting.clone(),
             carry: Vec::new(),
             cutter: Cutter::default(),
         }
+    }
+
+    /// Records come without fields from now on, only `raw` is of use. Not for `enclose` and `escape`.
+    pub(crate) fn take_whole(&mut self) {
+        self.whole = true;
     }
 
     /// Hands every record that is complete now to `row`; keeps the rest.
@@ -75,6 +83,14 @@ impl CsvReader {
         if self.carry.is_empty() {
             let used = self.records(chunk, false, row);
             self.carry.extend_from_slice(&chunk[used..]);
+        } else if let Some(end) = self.end_of_carried(chunk) {
+            let mut first = std::mem::take(&mut self.carry);
+            first.extend_from_slice(&chunk[..end]);
+            self.records(&first, false, row);
+            first.clear();
+            let used = self.records(&chunk[end..], false, row);
+            first.extend_from_slice(&chunk[end + used..]);
+            self.carry = first;
         } else {
             let mut joined = std::mem::take(&mut self.carry);
             joined.extend_from_slice(chunk);
@@ -83,6 +99,14 @@ impl CsvReader {
             self.carry = joined;
         }
         if self.carry.len() > RECORD_BYTES_MAX { Err(RecordTooLong) } else { Ok(()) }
+    }
+
+    /// Where the carried record ends in `chunk`, where that is plain to see.
+    fn end_of_carried(&self, chunk: &[u8]) -> Option<usize> {
+        match self.delimiter.needle() {
+            [byte] if !self.quoting.is_quoted() => memchr::memchr(*byte, chunk).map(|at| at + 1),
+            _ => None,
+        }
     }
 
     /// The last record may lack its delimiter.
@@ -119,7 +143,9 @@ impl CsvReader {
             if raw.is_empty() {
                 continue;
             }
-            let text: &[u8] = if self.quoting.is_quoted() {
+            let text: &[u8] = if self.whole {
+                raw
+            } else if self.quoting.is_quoted() {
                 &self.cutter.unescaped
             } else {
                 self.cutter.cut_plain(raw, &self.separator, self.quoting.trim_space);

@@ -8,10 +8,11 @@ use crate::expr::{Derived, Evaluator, Verdict};
 use crate::json;
 use crate::packed::Packed;
 use crate::params::Format;
-use crate::plan::{Plan, PlanError, Target};
-use crate::store::{ColumnType, RowWriter, Store, StoreError, Stored, Table};
+use crate::plan::{JsonOptions, Plan, PlanError, Target};
+use crate::store::{ColumnType, RowCounter, RowWriter, Store, StoreError, Stored, Table};
 use crate::transactions::Counts;
 use crate::types::convert;
+use crate::walk;
 
 /// How many error lines a load keeps for its ErrorURL.
 const ERROR_LINES_MAX: usize = 50;
@@ -44,27 +45,51 @@ enum Decoder {
 struct Rows {
     plan: Plan,
     table: Arc<Table>,
-    writer: RowWriter,
+    sink: Sink,
     evaluator: Option<Evaluator>,
     outcome: Outcome,
 }
 
+/// Where rows go.
+enum Sink {
+    Keep(RowWriter),
+    Count {
+        counter: RowCounter,
+        /// The one byte between the cells of a record that stand in the table's order as they are.
+        plain: Option<u8>,
+    },
+}
+
 impl Ingest {
-    /// Prepares a load into `table` under `txn`; rows stay invisible until the transaction is made visible.
-    pub(crate) fn new(store: &Store, table: &Arc<Table>, txn: i64, plan: Plan) -> Result<Self, IngestError> {
+    /// Prepares a load into `table` under `txn`; rows stay invisible until the transaction is made visible. With
+    /// `count_only` they are counted then and not kept.
+    pub(crate) fn new(
+        store: &Store,
+        table: &Arc<Table>,
+        txn: i64,
+        plan: Plan,
+        count_only: bool,
+    ) -> Result<Self, IngestError> {
         let evaluator = Evaluator::new(&plan, table)?;
+        let sink = if count_only {
+            let plain = plain_separator(&plan, evaluator.is_some());
+            Sink::Count { counter: store.begin_count(table, txn), plain }
+        } else {
+            Sink::Keep(store.begin_rows(table, txn)?)
+        };
         let decoder = match plan.format {
-            Format::Csv => Decoder::Csv(Box::new(CsvReader::new(
-                &plan.column_separator,
-                &plan.row_delimiter,
-                &plan.quoting,
-            ))),
+            Format::Csv => {
+                let mut reader = CsvReader::new(&plan.column_separator, &plan.row_delimiter, &plan.quoting);
+                if matches!(sink, Sink::Count { plain: Some(_), .. }) {
+                    reader.take_whole();
+                }
+                Decoder::Csv(Box::new(reader))
+            }
             Format::Json => Decoder::Json(Vec::new()),
         };
-        let writer = store.begin_rows(table, txn)?;
         let outcome = Outcome::default();
         let packed = plan.codec.map(Packed::new);
-        Ok(Self { packed, decoder, rows: Rows { plan, table: table.clone(), writer, evaluator, outcome } })
+        Ok(Self { packed, decoder, rows: Rows { plan, table: table.clone(), sink, evaluator, outcome } })
     }
 
     /// Takes the next bytes of a body. After a failure the rest is only counted.
@@ -117,8 +142,12 @@ impl Ingest {
             let rows = &mut self.rows;
             reader.finish(&mut |record| rows.csv(record));
         }
-        let Rows { writer, mut outcome, .. } = self.rows;
-        if let Err(error) = writer.finish() {
+        let Rows { sink, mut outcome, .. } = self.rows;
+        let finished = match sink {
+            Sink::Keep(writer) => writer.finish().map(drop),
+            Sink::Count { counter, .. } => counter.finish(),
+        };
+        if let Err(error) = finished {
             outcome.failed.get_or_insert(error.to_string());
         }
         outcome
@@ -160,17 +189,32 @@ impl Rows {
         if std::str::from_utf8(record.raw).is_err() {
             return self.filtered("Invalid UTF-8 row", record.raw);
         }
+        if let Sink::Count { counter, plain: Some(separator) } = &mut self.sink {
+            let cells = memchr::memchr_iter(*separator, record.raw).count() + 1;
+            if cells != self.plan.sources.len() {
+                return self.miscounted(cells, record.raw);
+            }
+            if !counter.push_record(record.raw, *separator) {
+                let cells = record.raw.split(|byte| byte == separator);
+                counter.push(cells.map(|cell| (cell != b"\\N").then_some(cell)));
+            }
+            self.outcome.counts.loaded += 1;
+            return;
+        }
         if record.len() != self.plan.sources.len() {
-            let reason = format!(
-                "Value count does not match column count: expected = {}, actual = {}. Column separator: '{}', Row delimiter: '{}'",
-                self.plan.sources.len(),
-                record.len(),
-                Plan::shown(&self.plan.column_separator),
-                Plan::shown(&self.plan.row_delimiter),
-            );
-            return self.filtered(&reason, record.raw);
+            return self.miscounted(record.len(), record.raw);
         }
         self.row(record, record.raw);
+    }
+
+    fn miscounted(&mut self, cells: usize, raw: &[u8]) {
+        let reason = format!(
+            "Value count does not match column count: expected = {}, actual = {cells}. Column separator: '{}', Row delimiter: '{}'",
+            self.plan.sources.len(),
+            Plan::shown(&self.plan.column_separator),
+            Plan::shown(&self.plan.row_delimiter),
+        );
+        self.filtered(&reason, raw);
     }
 
     fn json(&mut self, body: &[u8]) {
@@ -178,6 +222,9 @@ impl Rows {
             return;
         }
         let (options, sources) = (self.plan.json.clone(), self.plan.sources.clone());
+        if self.json_quickly(body, &options, &sources) {
+            return;
+        }
         let read = json::read(body, &options, &sources, &mut |cells, raw| {
             if self.outcome.failed.is_none() {
                 self.row(cells, raw);
@@ -186,6 +233,30 @@ impl Rows {
         if let Err(error) = read {
             self.outcome.failed.get_or_insert(error.to_string());
         }
+    }
+
+    /// Counts the rows of a plain body; `false`, and nothing counted, where it needs the full reader.
+    fn json_quickly(&mut self, body: &[u8], options: &JsonOptions, sources: &[String]) -> bool {
+        let Sink::Count { counter, .. } = &self.sink else { return false };
+        let (Ok(text), None, []) = (std::str::from_utf8(body), &options.paths, options.root.as_slice())
+        else {
+            return false;
+        };
+        let (mark, counts) = (counter.mark(), self.outcome.counts);
+        let read = walk::read(text, options.strip_outer_array, sources, |cells, raw| {
+            if self.outcome.failed.is_none() {
+                self.row(cells, raw);
+            }
+        });
+        if read.is_ok() {
+            return true;
+        }
+        if let Sink::Count { counter, .. } = &mut self.sink {
+            counter.back_to(mark);
+        }
+        self.outcome.counts = counts;
+        self.outcome.failed = None;
+        false
     }
 
     fn row<C: Cells + ?Sized>(&mut self, cells: &C, raw: &[u8]) {
@@ -202,11 +273,23 @@ impl Rows {
             }
         };
         let delete = self.plan.op.as_ref().is_some_and(|op| is_delete(target_cell(op, cells, &derived)));
+        let writer = match &mut self.sink {
+            Sink::Keep(writer) => writer,
+            Sink::Count { .. } if delete => {
+                self.outcome.failed = Some("rows are only counted here, none can be deleted".to_owned());
+                return;
+            }
+            Sink::Count { counter, .. } => {
+                counter.push(self.plan.targets.iter().map(|target| target_cell(target, cells, &derived)));
+                self.outcome.counts.loaded += 1;
+                return;
+            }
+        };
         let row = match convert_row(&self.plan, &self.table, cells, &derived, delete) {
             Ok(row) => row,
             Err(reason) => return self.filtered(&reason, raw),
         };
-        let written = if delete { self.writer.push_delete(&row) } else { self.writer.push(&row) };
+        let written = if delete { writer.push_delete(&row) } else { writer.push(&row) };
         match written {
             Ok(()) => self.outcome.counts.loaded += 1,
             Err(error) => self.outcome.failed = Some(error.to_string()),
@@ -219,6 +302,17 @@ impl Rows {
             let shown = String::from_utf8_lossy(&raw[..raw.len().min(ERROR_ROW_BYTES_MAX)]);
             self.outcome.errors.push(format!("Error: {reason}. Row: {shown}"));
         }
+    }
+}
+
+/// The separator of a CSV load whose records can be counted as they stand.
+fn plain_separator(plan: &Plan, is_evaluated: bool) -> Option<u8> {
+    let in_order = plan.targets.iter().enumerate().all(|(place, target)| *target == Target::Source(place));
+    let all = in_order && plan.targets.len() == plan.sources.len();
+    let as_written = !plan.quoting.is_quoted() && !plan.quoting.trim_space;
+    match plan.column_separator.as_slice() {
+        [byte] if all && as_written && !is_evaluated && plan.op.is_none() => Some(*byte),
+        _ => None,
     }
 }
 

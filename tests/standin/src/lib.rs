@@ -32,6 +32,7 @@ mod transaction_load;
 pub mod transactions;
 pub mod types;
 pub mod view;
+mod walk;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -139,7 +139,8 @@ impl Node {
         let table = self.cluster.store.table(place.db, place.table).map_err(|error| error.to_string())?;
         let plan = Plan::new(&params, &table).map_err(|error| error.to_string())?;
         let ingest =
-            Ingest::new(&self.cluster.store, &table, begun.txn, plan).map_err(|error| error.to_string())?;
+            Ingest::new(&self.cluster.store, &table, begun.txn, plan, self.cluster.config.count_only)
+                .map_err(|error| error.to_string())?;
         begun.report.stream_load_plan_time_ms = millis_since(planning);
         Ok(ingest)
     }

@@ -282,7 +282,8 @@ impl Node {
         let table = self.cluster.store.table(&context.db, &context.table).map_err(Refused::internal)?;
         let plan = Plan::new(&params, &table).map_err(Refused::internal)?;
         let ingest =
-            Ingest::new(&self.cluster.store, &table, context.txn, plan).map_err(Refused::internal)?;
+            Ingest::new(&self.cluster.store, &table, context.txn, plan, self.cluster.config.count_only)
+                .map_err(Refused::internal)?;
         work.params = Some(params);
         work.timings.plan_ms = millis_since(planning);
         Ok(ingest)

@@ -6,6 +6,7 @@
 //! In the file: `databases`, `tables` (definitions), `visible`, per table `r<id>_<generation>` (rows) and the view
 //! `v<id>` (visible rows). TRUNCATE begins a new generation; the old one is dropped behind the readers' backs.
 
+mod count;
 mod demo;
 pub(crate) mod functions;
 mod pool;
@@ -22,6 +23,7 @@ use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
 pub use crate::types::{Column, ColumnType, ConvertError, Stored, convert};
+pub(crate) use count::RowCounter;
 pub(crate) use pool::{Killer, Reader, Stopped};
 pub use rows::RowWriter;
 pub use table::{Model, Table};
@@ -60,8 +62,31 @@ struct Written {
     table: Arc<Table>,
     /// Rows of an earlier generation went with it.
     generation: i64,
+    tally: Tally,
+}
+
+/// Rows that come or go: their number, their bytes by estimate, and their hash where they are only counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
     rows: i64,
     bytes: i64,
+    hash: u64,
+}
+
+impl Tally {
+    fn of_rows(rows: i64, bytes: i64) -> Self {
+        Self { rows, bytes, hash: 0 }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.hash = self.hash.wrapping_add(other.hash);
+    }
+
+    fn negative(self) -> Self {
+        Self { rows: -self.rows, bytes: -self.bytes, hash: self.hash.wrapping_neg() }
+    }
 }
 
 /// Number of visible rows and the wrapping sum of a hash of each: equal for equal multisets of rows.
@@ -163,12 +188,20 @@ impl Store {
 
     /// A writer of rows that stay invisible until `make_visible(txn)`. Several writers may serve one transaction.
     pub fn begin_rows(&self, table: &Arc<Table>, txn: i64) -> Result<RowWriter, StoreError> {
-        let open = {
-            let mut all = lock(&self.inner.open);
-            Arc::clone(all.entry(txn).or_insert_with(|| Arc::new(self.new_txn())))
-        };
-        self.touch(&open, table, 0, 0);
+        let open = self.opened(table, txn);
         Ok(RowWriter::new(self.clone(), Arc::clone(table), open))
+    }
+
+    /// The same for rows that are counted when the transaction becomes visible, and not kept.
+    pub(crate) fn begin_count(&self, table: &Arc<Table>, txn: i64) -> RowCounter {
+        let open = self.opened(table, txn);
+        RowCounter::new(self.clone(), Arc::clone(table), open)
+    }
+
+    fn opened(&self, table: &Arc<Table>, txn: i64) -> Arc<OpenTxn> {
+        let open = Arc::clone(lock(&self.inner.open).entry(txn).or_insert_with(|| Arc::new(self.new_txn())));
+        self.touch(&open, table, Tally::default());
+        open
     }
 
     /// Shows every row of the transaction at once and raises VisibleVersion of its tables. Unknown transactions have
@@ -183,7 +216,7 @@ impl Store {
         let Some(open) = lock(&self.inner.open).remove(&txn) else { return Ok(()) };
         let tables: Vec<Arc<Table>> = lock(&open.written)
             .iter()
-            .filter(|written| written.rows > 0)
+            .filter(|written| written.tally.rows > 0)
             .map(|written| Arc::clone(&written.table))
             .collect();
         if !tables.is_empty() {
@@ -240,7 +273,7 @@ impl Store {
         fill: impl FnOnce(&mut RowWriter) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let open = Arc::new(self.new_txn());
-        self.touch(&open, table, 0, 0);
+        self.touch(&open, table, Tally::default());
         let mut writer = RowWriter::new(self.clone(), Arc::clone(table), Arc::clone(&open));
         fill(&mut writer)?;
         writer.finish()?;
@@ -322,7 +355,7 @@ impl Store {
         )?;
         change.commit()?;
         table.replace_generation(new);
-        table.note_visible(-table.row_count(), -table.data_length());
+        table.note_visible(table.all_visible().negative());
         drop(writer);
         self.drop_later(table.rows_name_of(old));
         Ok(())
@@ -359,7 +392,7 @@ impl Store {
             [table.id, rows, bytes],
         )?;
         change.commit()?;
-        table.note_visible(-rows, -bytes);
+        table.note_visible(Tally::of_rows(-rows, -bytes));
         Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
     }
 
@@ -371,18 +404,15 @@ impl Store {
         OpenTxn { id: self.inner.next_txn.fetch_add(1, Ordering::Relaxed), written: Mutex::default() }
     }
 
-    fn touch(&self, open: &OpenTxn, table: &Arc<Table>, rows: i64, bytes: i64) {
+    fn touch(&self, open: &OpenTxn, table: &Arc<Table>, tally: Tally) {
         let mut written = lock(&open.written);
         let generation = table.generation();
         match written
             .iter_mut()
             .find(|written| written.table.id == table.id && written.generation == generation)
         {
-            Some(known) => {
-                known.rows += rows;
-                known.bytes += bytes;
-            }
-            None => written.push(Written { table: Arc::clone(table), generation, rows, bytes }),
+            Some(known) => known.tally.add(tally),
+            None => written.push(Written { table: Arc::clone(table), generation, tally }),
         }
     }
 
@@ -396,16 +426,16 @@ impl Store {
             "INSERT INTO visible SELECT ?1, COALESCE(MAX(version), 0) + 1 FROM visible",
             [open.id],
         )?;
-        for Written { table, rows, bytes, .. } in &alive {
+        for Written { table, tally, .. } in &alive {
             change.execute(
                 "UPDATE tables SET visible_version = visible_version + 1, row_count = row_count + ?2,
                  data_length = data_length + ?3 WHERE id = ?1",
-                [table.id, *rows, *bytes],
+                [table.id, tally.rows, tally.bytes],
             )?;
         }
         change.commit()?;
-        for Written { table, rows, bytes, .. } in &alive {
-            table.note_visible(*rows, *bytes);
+        for Written { table, tally, .. } in &alive {
+            table.note_visible(*tally);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::{OpenTxn, Store, StoreError, Stored, Table};
+use super::{OpenTxn, Store, StoreError, Stored, Table, Tally};
 
 /// A batch is written when it holds this many rows ...
 const BATCH_ROWS: usize = 8_192;
@@ -106,7 +106,7 @@ impl RowWriter {
         self.write_batch()?;
         let rows = i64::try_from(self.rows).unwrap_or(i64::MAX);
         let bytes = i64::try_from(self.bytes.len() + FIXED_BYTES * self.cells.len()).unwrap_or(i64::MAX);
-        self.store.touch(&self.open, &self.table, rows, bytes);
+        self.store.touch(&self.open, &self.table, Tally::of_rows(rows, bytes));
         self.written += u64::try_from(self.rows).unwrap_or(u64::MAX);
         self.rows = 0;
         self.cells.clear();

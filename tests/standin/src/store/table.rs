@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::functions::NUMERIC_COLLATION;
+use super::{Digest, Tally};
 use crate::types::{Column, ColumnType, Storage};
 
 /// A table, as it was when it was looked up; its counters go on living.
@@ -65,6 +66,8 @@ struct TableState {
     visible_version: AtomicI64,
     rows: AtomicI64,
     bytes: AtomicI64,
+    /// Of counted rows, 0 for stored ones.
+    hash: AtomicU64,
     /// Milliseconds since the Unix epoch of the last change.
     changed_ms: AtomicI64,
 }
@@ -99,6 +102,7 @@ impl Table {
                 visible_version: AtomicI64::new(1),
                 rows: AtomicI64::new(0),
                 bytes: AtomicI64::new(0),
+                hash: AtomicU64::new(0),
                 changed_ms: AtomicI64::new(now_ms()),
             }),
         }
@@ -152,10 +156,24 @@ impl Table {
         self.data_length().checked_div(self.row_count()).unwrap_or(0)
     }
 
-    pub(super) fn note_visible(&self, rows: i64, bytes: i64) {
+    /// Rows, bytes and hash of what was loaded, where rows are only counted.
+    pub(crate) fn counted(&self) -> (Digest, u64) {
+        let unsigned = |number: &AtomicI64| u64::try_from(number.load(Ordering::Relaxed)).unwrap_or(0);
+        let hash = self.state.hash.load(Ordering::Relaxed);
+        (Digest { rows: unsigned(&self.state.rows), hash }, unsigned(&self.state.bytes))
+    }
+
+    /// What leaves with a TRUNCATE.
+    pub(super) fn all_visible(&self) -> Tally {
+        let hash = self.state.hash.load(Ordering::Relaxed);
+        Tally { rows: self.row_count(), bytes: self.data_length(), hash }
+    }
+
+    pub(super) fn note_visible(&self, change: Tally) {
         self.state.visible_version.fetch_add(1, Ordering::Relaxed);
-        self.state.rows.fetch_add(rows, Ordering::Relaxed);
-        self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.state.rows.fetch_add(change.rows, Ordering::Relaxed);
+        self.state.bytes.fetch_add(change.bytes, Ordering::Relaxed);
+        self.state.hash.fetch_add(change.hash, Ordering::Relaxed);
         self.state.changed_ms.store(now_ms(), Ordering::Relaxed);
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod client;
+mod counting;
 mod labels;
 mod stream_load;
 mod transactions;
