@@ -14,7 +14,7 @@ use tokio::time::timeout;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After so long a silence the other side is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Longest statement either server is asked to allow, in seconds: StarRocks' own upper bound of `query_timeout`.
 const LONGEST_QUERY_S: u32 = 259_200;
@@ -35,8 +35,7 @@ pub async fn connect(
     database: Option<&str>,
     settings: SessionSettings<'_>,
 ) -> Result<Conn, Problem> {
-    let mut last =
-        Problem::new(Code::ConnectFailed, format!("data source {} names no host", datasource.name));
+    let mut last = names_no_host(datasource);
     for host in &datasource.hosts {
         match connect_to(datasource, host, database, settings).await {
             Ok(conn) => return Ok(conn),
@@ -45,6 +44,11 @@ pub async fn connect(
         }
     }
     Err(last)
+}
+
+/// What stands for the last host's problem when there is no host.
+pub fn names_no_host(datasource: &Datasource) -> Problem {
+    Problem::new(Code::ConnectFailed, format!("data source {} names no host", datasource.name))
 }
 
 /// As [`connect`], to one named host: whoever must kill a statement has to reach the very server that runs it.
@@ -62,8 +66,17 @@ pub async fn connect_to(
         }
         Ok(conn)
     };
+    in_time(datasource, &address, attempt).await
+}
+
+/// Gives up an attempt to connect to `address` that takes longer than 10 s ([`Code::ConnectFailed`]).
+pub async fn in_time<T>(
+    datasource: &Datasource,
+    address: &str,
+    attempt: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
-        Err(unreachable(datasource, &address, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+        Err(unreachable(datasource, address, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
     })
 }
 
@@ -103,7 +116,8 @@ async fn open(datasource: &Datasource, host: &str, database: Option<&str>) -> Re
     result.map_err(|error| explain(datasource, &address, &error))
 }
 
-fn session_statements(kind: DatasourceKind, settings: SessionSettings<'_>) -> Vec<String> {
+/// What prepares a session, in order; none of them answers with rows.
+pub fn session_statements(kind: DatasourceKind, settings: SessionSettings<'_>) -> Vec<String> {
     let mut statements = Vec::new();
     if let Some(zone) = settings.time_zone {
         statements.push(format!("SET time_zone = {}", text_literal(zone)));
