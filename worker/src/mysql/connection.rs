@@ -72,7 +72,7 @@ impl Connection {
             capabilities |= CapabilityFlags::CLIENT_SSL;
             let request = SslRequest::new(capabilities, PACKET_BYTES_MAX, COLLATION);
             send(&mut stream, &mut packets, &request).await?;
-            if packets.holds_more() {
+            if packets.holds_bytes() {
                 return Err(malformed("bytes came ahead of the encryption").into());
             }
             Either::Right(Box::new(tls::encrypt(&datasource.ssl, host, stream).await?))
@@ -135,8 +135,11 @@ impl Connection {
         self.packets.payload(range)
     }
 
-    /// Waits for more of the answer. May be dropped and called again: nothing is lost.
+    /// Waits for more of the answer, if no whole packet is there. May be dropped and called again: nothing is lost.
     pub(super) async fn receive(&mut self) -> Result<(), Error> {
+        if self.packets.holds_packet() {
+            return Ok(());
+        }
         match self.packets.receive(&mut self.stream).await? {
             0 => Err(closed()),
             _ => Ok(()),

@@ -68,9 +68,14 @@ impl PacketBuffer {
         &self.bytes[range]
     }
 
-    /// Whether something was received that is no whole packet.
-    pub(crate) fn holds_more(&self) -> bool {
+    /// Whether anything was received that was not taken.
+    pub(crate) fn holds_bytes(&self) -> bool {
         self.start < self.end
+    }
+
+    /// Whether [`Self::next`] has something to say without another read.
+    pub(crate) fn holds_packet(&self) -> bool {
+        self.needed() <= self.end - self.start
     }
 
     /// Where the next packet's payload stands, once it is all there; valid until the next call of [`Self::receive`].
@@ -134,7 +139,7 @@ impl PacketBuffer {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let needed = self.needed();
+        let needed = self.needed().max(self.end + 1);
         if needed > self.bytes.len() {
             let room = needed + BUFFER_BYTES;
             self.bytes.reserve_exact(room - self.bytes.len());
@@ -151,7 +156,7 @@ impl PacketBuffer {
         }
     }
 
-    /// Bytes from the start that the first packet takes, as far as its heads are there. Always more than are there.
+    /// Bytes from the start that the first packet takes, as far as its heads are there.
     fn needed(&self) -> usize {
         let mut needed = HEAD;
         let mut at = self.start;
@@ -164,7 +169,7 @@ impl PacketBuffer {
                 break;
             }
         }
-        needed.max(self.end + 1)
+        needed
     }
 }
 
