@@ -5,7 +5,9 @@ use prost::Message as _;
 use starlift_proto as pb;
 
 use crate::ids::{Epoch, JobId, TaskId, TaskKey};
-use crate::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind};
+use crate::job::{
+    CellKind, Compression, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind,
+};
 use crate::problem::{Code, Problem};
 use crate::retry::FailureClass;
 use crate::task::{
@@ -161,6 +163,13 @@ impl From<&LoadSpec> for pb::LoadSpec {
             }
             .into(),
             prepared_timeout_s: load.prepared_timeout_s.unwrap_or_default(),
+            compression: match load.compression {
+                None => pb::Compression::Unspecified,
+                Some(Compression::Lz4Frame) => pb::Compression::Lz4Frame,
+                Some(Compression::Zstd) => pb::Compression::Zstd,
+                Some(Compression::Gzip) => pb::Compression::Gzip,
+            }
+            .into(),
         }
     }
 }
@@ -190,6 +199,13 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
         let mode = match load.mode() {
             pb::LoadMode::Transaction | pb::LoadMode::Unspecified => LoadMode::Transaction,
             pb::LoadMode::Plain => LoadMode::Plain,
+        };
+        // One that is not known here costs nothing but bytes.
+        let compression = match load.compression() {
+            pb::Compression::Unspecified => None,
+            pb::Compression::Lz4Frame => Some(Compression::Lz4Frame),
+            pb::Compression::Zstd => Some(Compression::Zstd),
+            pb::Compression::Gzip => Some(Compression::Gzip),
         };
         if load.columns.is_empty() || load.columns.len() != cell_kinds.len() {
             return Err(bad("load.cell_kinds", "must be as many as load.columns, at least one"));
@@ -221,6 +237,7 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
             on_error,
             mode,
             prepared_timeout_s: (load.prepared_timeout_s > 0).then_some(load.prepared_timeout_s),
+            compression,
         })
     }
 }

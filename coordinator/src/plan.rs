@@ -510,6 +510,7 @@ fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns
         on_error: spec.target.on_error,
         mode: target.server.mode(),
         prepared_timeout_s: None,
+        compression: props.compression,
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, Cutter, KeptRows, Piece};
+use crate::compress;
 use crate::control::Control;
 use crate::dirty::{DirtyRows, DirtySettings};
 use crate::encode::ladder::{Form, Rung};
@@ -28,12 +29,12 @@ use crate::headers::{LoadHeaders, TxnTimes};
 use crate::http::Status;
 use crate::load::{Ledger, Loaded, Loader};
 use crate::mysql::source::MysqlSource;
-use crate::segment::{SEGMENT_BYTES, SegmentPool};
+use crate::segment::{SEGMENT_BYTES, SEGMENTS, SEGMENTS_PER_ROW, SegmentPool};
 use crate::source::RowSource;
 use crate::speed::SpeedLimit;
 use crate::trial::{self, Isolating, KEPT_BYTES_MAX, Told};
 
-/// Segments between reading and loading; with those being filled and sent, what a slot holds in memory.
+/// Segments between reading and loading.
 pub(crate) const SEGMENTS_WAITING: usize = 2;
 /// The server buffers a whole JSON body.
 const JSON_BODY_BYTES_MAX: u64 = 64 << 20;
@@ -46,7 +47,6 @@ const METER_BYTES: u64 = 32 << 10;
 pub(crate) struct Tools {
     pub datasources: Arc<Datasources>,
     pub clients: Clients,
-    pub segments: SegmentPool,
     pub status: Arc<Status>,
     pub dirty: DirtySettings,
     pub clock: fn() -> Instant,
@@ -295,7 +295,9 @@ async fn pass(
     let cut = Notify::new();
     let encoder = encoder(&grant.load, form, source.is_utf8());
     let reader = Reader::new(grant, tools, control, encoder, batch_limits(&grant.load, form), pieces, &cut);
-    let (read, loaded) = tokio::try_join!(reader.run(&mut source), loader.run(ledger, received, &cut))?;
+    let (packing, packed) = compress::stage(loader.headers.compression, received);
+    let (read, (), loaded) =
+        tokio::try_join!(reader.run(&mut source), packing, loader.run(ledger, packed, &cut))?;
     Ok(Passed { read, loaded, dirty_records: 0, dirty_file: String::new(), bad_rows: Vec::new() })
 }
 
@@ -376,6 +378,8 @@ fn key_column(grant: &Grant) -> Option<usize> {
 /// The reading side: rows in, pieces out.
 pub(crate) struct Reader<'a> {
     cutter: Cutter,
+    /// Where the cutter takes its segments from.
+    pool: SegmentPool,
     key_column: Option<usize>,
     pieces: mpsc::Sender<Piece>,
     /// The loading side wants the batch to end here.
@@ -393,8 +397,10 @@ impl<'a> Reader<'a> {
         pieces: mpsc::Sender<Piece>,
         cut: &'a Notify,
     ) -> Self {
+        let pool = SegmentPool::new(SEGMENTS);
         Reader {
-            cutter: Cutter::new(encoder, limits, tools.segments.clone()),
+            cutter: Cutter::new(encoder, limits, pool.clone()),
+            pool,
             key_column: key_column(grant),
             pieces,
             cut,
@@ -402,6 +408,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Waits for nothing between two rows that are in memory, unless they filled a segment or are due to be told.
     pub(crate) async fn run<S: RowSource>(mut self, source: &mut S) -> Result<RowsRead, Failure> {
         let mut total = RowsRead::default();
         while self.fill(source).await? {
@@ -412,12 +419,16 @@ impl<'a> Reader<'a> {
                     .map_err(|error| Failure::Row { error, key: key_of(&row, self.key_column) })?;
                 total.rows += 1;
                 total.bytes += bytes;
-                hand_on(&mut self.cutter, &self.pieces).await;
-                self.meter.add(bytes).await;
+                if let Some(piece) = self.cutter.next_piece() {
+                    self.hand_on(piece).await;
+                    self.pool.room(SEGMENTS_PER_ROW).await;
+                }
+                if self.meter.add(bytes) {
+                    self.meter.tell().await;
+                }
             }
         }
-        self.cutter.cut();
-        hand_on(&mut self.cutter, &self.pieces).await;
+        self.cut().await;
         send(&self.pieces, Piece::Finish).await;
         self.meter.flush();
         Ok(total)
@@ -429,24 +440,34 @@ impl<'a> Reader<'a> {
         loop {
             tokio::select! {
                 biased;
-                filled = &mut filling => return Ok(filled?),
                 () = self.cut.notified() => {
-                    self.cutter.cut();
-                    hand_on(&mut self.cutter, &self.pieces).await;
+                    self.cut().await;
+                    self.pool.room(SEGMENTS_PER_ROW).await;
                 }
+                filled = &mut filling => return Ok(filled?),
             }
+        }
+    }
+
+    /// Ends the batch here.
+    async fn cut(&mut self) {
+        self.cutter.cut();
+        if let Some(piece) = self.cutter.next_piece() {
+            self.hand_on(piece).await;
+        }
+    }
+
+    /// This piece, and those that are ready behind it.
+    async fn hand_on(&mut self, piece: Piece) {
+        send(&self.pieces, piece).await;
+        while let Some(piece) = self.cutter.next_piece() {
+            send(&self.pieces, piece).await;
         }
     }
 }
 
-async fn hand_on(cutter: &mut Cutter, pieces: &mpsc::Sender<Piece>) {
-    while let Some(piece) = cutter.next_piece() {
-        send(pieces, piece).await;
-    }
-}
-
-/// Waits while the loading side is behind. If that has ended, so has the attempt, and this waits to be dropped.
-async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) {
+/// Waits while the next stage is behind. If that has ended, so has the attempt, and this waits to be dropped.
+pub(crate) async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) {
     if pieces.send(piece).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -470,12 +491,15 @@ impl<'a> Meter<'a> {
         Self { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() }
     }
 
-    pub(crate) async fn add(&mut self, bytes: u64) {
+    /// Notes a row; true when it is time to [`Meter::tell`].
+    pub(crate) fn add(&mut self, bytes: u64) -> bool {
         self.waiting.rows += 1;
         self.waiting.bytes += bytes;
-        if self.waiting.bytes < METER_BYTES {
-            return;
-        }
+        self.waiting.bytes >= METER_BYTES
+    }
+
+    /// Tells progress; waits while reading is ahead of its speed limit.
+    pub(crate) async fn tell(&mut self) {
         let now = (self.tools.clock)();
         let wait = self.speed.charge(self.waiting.bytes, self.control.speed(), now);
         self.flush();
@@ -494,11 +518,14 @@ impl<'a> Meter<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::encode::Collision;
     use crate::metrics::Metrics;
+    use crate::segment::Segment;
+    use crate::source::ReadError;
     use crate::testing::{Rows, load_spec};
 
     fn rows(names: &[&str], stalls: bool) -> Rows {
@@ -518,7 +545,6 @@ mod tests {
             let tools = Tools {
                 datasources: Arc::default(),
                 clients: Clients::new(Arc::default()),
-                segments: SegmentPool::new(4),
                 status: Arc::new(status),
                 dirty: DirtySettings::default(),
                 clock: crate::agent::now,
@@ -532,13 +558,38 @@ mod tests {
             let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
             let limits = BatchLimits { rows: 2, ..batch_limits(&load, &form) };
             let Self { tools, control, cut } = self;
+            let pool = SegmentPool::new(SEGMENTS);
             Reader {
-                cutter: Cutter::new(encoder, limits, tools.segments.clone()),
+                cutter: Cutter::new(encoder, limits, pool.clone()),
+                pool,
                 key_column: Some(0),
                 pieces,
                 cut,
                 meter: Meter { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() },
             }
+        }
+    }
+
+    /// Has the next row ready whenever it is asked, and the batch asked to end as often.
+    struct Endless<'a> {
+        rows: Rows,
+        is_filled: bool,
+        cut: &'a Notify,
+    }
+
+    impl RowSource for Endless<'_> {
+        fn row(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+            if std::mem::take(&mut self.is_filled) { self.rows.row() } else { Ok(None) }
+        }
+
+        async fn fill(&mut self) -> Result<bool, ReadError> {
+            self.is_filled = true;
+            self.cut.notify_one();
+            Ok(true)
+        }
+
+        fn is_utf8(&self) -> bool {
+            false
         }
     }
 
@@ -584,6 +635,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn reading_stops_while_its_buffers_are_under_way() {
+        let stage = Stage::set();
+        let (sender, mut pieces) = mpsc::channel(1024);
+        let reader = stage.reader(sender);
+        let pool = reader.pool.clone();
+        // Every second row ends a batch, and some rows fill a segment of their own.
+        let names: Vec<String> = (0..40).map(|row| "x".repeat([10, 100, 3 << 19][row % 3])).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut source = rows(&names, false);
+        let mut reading = pin!(reader.run(&mut source));
+        let (mut under_way, mut rows_ended, mut waits) = (VecDeque::new(), 0, 0);
+        let mut take = |under_way: &mut VecDeque<Segment>, piece| match piece {
+            Piece::Segment(segment) => under_way.push_back(segment),
+            Piece::End(size) => rows_ended += size.rows,
+            Piece::Finish => {}
+        };
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = &mut reading => break read.expect("read"),
+                // The channel has room for all of it, so it is for buffers that the reader waits.
+                () = tokio::task::yield_now() => waits += 1,
+            }
+            while let Ok(piece) = pieces.try_recv() {
+                take(&mut under_way, piece);
+            }
+            let out = pool.out();
+            assert!(out <= SEGMENTS && out + SEGMENTS_PER_ROW > SEGMENTS, "it waits with {out} segments");
+            drop(under_way.pop_front().expect("segments under way"));
+        };
+        while let Ok(piece) = pieces.try_recv() {
+            take(&mut under_way, piece);
+        }
+        assert_eq!((read.rows, rows_ended), (40, 40));
+        assert!(waits > 10, "{waits}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_on_request_although_rows_are_always_there() {
+        let stage = Stage::set();
+        let (sender, mut pieces) = mpsc::channel(16);
+        let mut source = Endless { rows: rows(&["a"; 100], false), is_filled: false, cut: &stage.cut };
+        let mut reading = pin!(stage.reader(sender).run(&mut source));
+        let waiting = async {
+            loop {
+                if let Some(Piece::End(size)) = pieces.recv().await {
+                    return size.rows;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = waiting => assert_eq!(ended, 1, "not the limit of two rows"),
+            _ = &mut reading => panic!("the source never ends"),
+        }
+    }
+
+    #[tokio::test]
     async fn a_row_that_fits_no_form_is_named_by_its_key() {
         let stage = Stage::set();
         let (sender, _pieces) = mpsc::channel(16);
@@ -623,10 +732,11 @@ mod tests {
         stage.control.set_speed(1 << 20);
         let (sender, mut pieces) = mpsc::channel(1024);
         let big = "x".repeat(64 << 10);
+        let mut source = rows(&[big.as_str(); 64], false);
         let started = (stage.tools.clock)();
-        stage.reader(sender).run(&mut rows(&[big.as_str(); 64], false)).await.expect("read");
+        let reading = async { stage.reader(sender).run(&mut source).await.expect("read") };
+        tokio::join!(reading, async { while pieces.recv().await.is_some() {} });
         let seconds = ((stage.tools.clock)() - started).as_secs_f64();
         assert!((3.7..4.2).contains(&seconds), "4 MiB at 1 MiB/s took {seconds} s");
-        while pieces.recv().await.is_some() {}
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use starlift_common::job::{LoadMode, LoadSpec, TIMEOUT_MAX_S};
+use starlift_common::job::{Compression, Format, LoadMode, LoadSpec, TIMEOUT_MAX_S};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::quote;
 
@@ -45,11 +45,15 @@ pub(crate) struct LoadHeaders {
     pub begin: HeaderMap,
     pub load: HeaderMap,
     pub prepare: HeaderMap,
+    /// How the body is packed that goes with `load`.
+    pub compression: Option<Compression>,
 }
 
 impl LoadHeaders {
     pub(crate) fn new(load: &LoadSpec, form: &Form, times: TxnTimes) -> Result<Self, Problem> {
-        let mut headers = Self { begin: HeaderMap::new(), load: HeaderMap::new(), prepare: HeaderMap::new() };
+        let compression = compression(load, form);
+        let mut headers =
+            Self { begin: HeaderMap::new(), load: HeaderMap::new(), prepare: HeaderMap::new(), compression };
         set(&mut headers.begin, "timeout", &times.timeout_s.to_string())?;
         set(&mut headers.begin, "idle_transaction_timeout", &times.idle_s.to_string())?;
         if let Some(warehouse) = load.headers.get("warehouse") {
@@ -72,7 +76,7 @@ impl LoadHeaders {
         }
         match form {
             Form::Csv { column, row } => {
-                set(&mut headers.load, "format", "csv")?;
+                set(&mut headers.load, "format", compression.map_or("csv", Compression::csv_format))?;
                 set(&mut headers.load, "column_separator", &column.header())?;
                 set(&mut headers.load, "row_delimiter", &row.header())?;
             }
@@ -80,6 +84,9 @@ impl LoadHeaders {
                 set(&mut headers.load, "format", "json")?;
                 set(&mut headers.load, "strip_outer_array", "true")?;
                 set(&mut headers.load, "ignore_json_size", "true")?;
+                if let Some(compression) = compression {
+                    set(&mut headers.load, "compression", compression.name())?;
+                }
             }
         }
         Ok(headers)
@@ -90,6 +97,15 @@ impl LoadHeaders {
         let mut load = self.load.clone();
         load.insert("max_filter_ratio", HeaderValue::from_static(ratio));
         load
+    }
+}
+
+/// The plan has found out whether the server unpacks bodies in the planned format. Of another it knows nothing, as the
+/// two are announced in different ways and by servers of different ages.
+fn compression(load: &LoadSpec, form: &Form) -> Option<Compression> {
+    match (form, load.format) {
+        (Form::Csv { .. }, Format::Csv) | (Form::Json, Format::Json) => load.compression,
+        (Form::Csv { .. }, Format::Json) | (Form::Json, Format::Csv) => None,
     }
 }
 
@@ -201,6 +217,29 @@ mod tests {
         assert_eq!(headers.load["strip_outer_array"], "true");
         assert_eq!(headers.load["ignore_json_size"], "true");
         assert!(!headers.load.contains_key("column_separator"));
+    }
+
+    #[test]
+    fn packed_csv_is_named_by_its_format_and_packed_json_by_its_compression() {
+        let mut load = load_spec();
+        load.compression = Some(Compression::Lz4Frame);
+        let csv = headers(&load, Rung::Planned);
+        assert_eq!(
+            (csv.compression, &csv.load["format"]),
+            (load.compression, &HeaderValue::from_static("lz4"))
+        );
+        assert!(!csv.load.contains_key("compression"));
+
+        let other = headers(&load, Rung::Json);
+        assert_eq!((other.compression, other.load.get("compression")), (None, None), "it was not tried");
+
+        load.format = Format::Json;
+        let json = headers(&load, Rung::Planned);
+        assert_eq!(json.load["format"], "json");
+        assert_eq!(
+            (json.compression, &json.load["compression"]),
+            (load.compression, &HeaderValue::from_static("lz4_frame"))
+        );
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! StarRocks in transactions that it prepares and never commits.
 //!
 //! Decides nothing about a job, stores nothing, knows no other worker. Follow a task from [`run`] through `agent.rs` and
-//! `copy.rs`, a row through `source.rs`, `encode`, `batch.rs` and `load.rs`, a bad row through `trial.rs`, `isolate.rs` and
-//! `dirty.rs`.
+//! `copy.rs`, a row through `source.rs`, `encode`, `batch.rs`, `compress.rs` and `load.rs`, a bad row through `trial.rs`,
+//! `isolate.rs` and `dirty.rs`.
 
 mod agent;
 mod batch;
+mod compress;
 mod config;
 mod control;
 mod coordinators;
@@ -48,10 +49,6 @@ use crate::copy::Tools;
 use crate::dirty::DirtySettings;
 use crate::http::Status;
 use crate::metrics::Metrics;
-use crate::segment::SegmentPool;
-
-/// Spare segments kept per slot: one is filled, two wait, two are being sent.
-const SEGMENTS_PER_SLOT: usize = 5;
 
 /// Why a worker cannot run. Whatever happens to tasks or coordinators later is no reason to end.
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +87,9 @@ pub async fn run(
     let server = http.map(|listener| {
         AbortOnDropHandle::new(tokio::spawn(http::serve(listener, Arc::clone(&status), http_ends.clone())))
     });
-    let slots = usize::try_from(config.slots).unwrap_or(usize::MAX);
     let tools = Arc::new(Tools {
         datasources: Arc::clone(&config.datasources),
         clients: Clients::new(Arc::clone(&config.datasources)),
-        segments: SegmentPool::new(slots.saturating_mul(SEGMENTS_PER_SLOT)),
         status,
         dirty: DirtySettings {
             dir: config.dirty_dir.clone(),

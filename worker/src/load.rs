@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::batch::{BatchSize, Piece};
+use crate::compress;
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::headers::{LoadHeaders, TxnTimes};
@@ -311,12 +312,18 @@ impl Loader<'_> {
         body: Bytes,
         size: BatchSize,
     ) -> Result<(), Failure> {
+        let body = self.packed(body).await?;
         let started = (self.clock)();
         if let Err(error) = self.send(part, &self.headers.load, body).await {
             return Err(self.call_failed("load", &part.label, error).await);
         }
         self.loaded(part, size, started);
         Ok(())
+    }
+
+    /// The body as the headers of a load announce it.
+    pub(crate) async fn packed(&self, body: Bytes) -> Result<Bytes, Failure> {
+        compress::whole(self.headers.compression, body).await
     }
 
     /// The load call alone.

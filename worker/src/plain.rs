@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::batch::{BatchLimits, BatchSize, Piece};
+use crate::compress;
 use crate::control::Control;
 use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, encoder, failed, open_source};
 use crate::encode::EncodeError;
@@ -187,8 +188,9 @@ impl<'a> PlainLoad<'a> {
         let cut = Notify::new();
         let encoder = encoder(load, form, source.is_utf8());
         let reader = Reader::new(grant, tools, control, encoder, limits(load, form), pieces, &cut);
-        let (read, load) =
-            tokio::try_join!(reader.run(&mut source), self.load(&headers, times.timeout(), received))?;
+        let (packing, packed) = compress::stage(headers.compression, received);
+        let (read, (), load) =
+            tokio::try_join!(reader.run(&mut source), packing, self.load(&headers, times.timeout(), packed))?;
         Ok(loaded(read, load))
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn load_spec() -> LoadSpec {
         on_error: OnError::Exit,
         mode: LoadMode::Transaction,
         prepared_timeout_s: None,
+        compression: None,
     }
 }
 

@@ -98,7 +98,9 @@ impl Isolating<'_> {
                 }
                 total.rows += 1;
                 total.bytes += bytes;
-                meter.add(bytes).await;
+                if meter.add(bytes) {
+                    meter.tell().await;
+                }
             }
         }
         self.batch(ledger, &kept, &mut own, dirty).await?;
@@ -298,6 +300,7 @@ impl Trial {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Self, Failure> {
+        let body = loader.packed(body).await?;
         let part = loader.begin(ledger, Purpose::Trial).await?;
         loader.metrics.trials.inc();
         let (call, answered) = match loader.send(&part, headers, body).await {
@@ -394,7 +397,6 @@ mod tests {
     use crate::headers::{LoadHeaders, TxnTimes};
     use crate::http::Status;
     use crate::metrics::Metrics;
-    use crate::segment::SegmentPool;
     use crate::testing::{FakeStarrocks, Rows, load_spec};
 
     /// An attempt on a fake server, with everything an isolating pass borrows.
@@ -420,7 +422,6 @@ mod tests {
             let tools = Tools {
                 datasources: Arc::default(),
                 clients: Clients::new(Arc::default()),
-                segments: SegmentPool::new(4),
                 status: Arc::new(status),
                 dirty: DirtySettings::default(),
                 clock: crate::agent::now,

@@ -212,6 +212,7 @@ fn grant(source: &str, lease: Duration) -> Grant {
             on_error: OnError::Exit,
             mode: LoadMode::Transaction,
             prepared_timeout_s: None,
+            compression: None,
         },
         rows_estimate: 0,
         bytes_per_second: None,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::faults::Faults;
 use super::fields::{Object, boolean, integer, is_blank, shorten, show};
-use crate::job::{ColumnList, Delimiter, Format, InvalidDelimiter, LoadProps};
+use crate::job::{ColumnList, Compression, Delimiter, Format, InvalidDelimiter, LoadProps};
 use crate::nearest::did_you_mean;
 
 const MAX_TIMEOUT_S: u32 = 259_200;
@@ -221,7 +221,12 @@ impl<'a> Reader<'a> {
         match value.as_str().map(|text| text.trim().to_ascii_lowercase()).as_deref() {
             Some("" | "csv") => self.props.format = Format::Csv,
             Some("json") => self.props.format = Format::Json,
-            _ => self.error("format", format!("format must be csv or json, not {}", show(value)), ""),
+            other => {
+                let is_packed = matches!(other, Some("gzip" | "zstd" | "lz4" | "bzip2" | "deflate"));
+                let hint =
+                    if is_packed { "packed bodies have format csv or json, and a compression" } else { "" };
+                self.error("format", format!("format must be csv or json, not {}", show(value)), hint);
+            }
         }
     }
 
@@ -308,16 +313,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn compression(&self, value: &Value) {
-        let none = value
-            .as_str()
-            .is_some_and(|text| matches!(text.trim().to_ascii_lowercase().as_str(), "" | "none"));
-        if !none {
-            self.faults.unsupported(
-                &self.at("compression"),
-                format!("compression {} is not supported yet", show(value)),
-                "remove it: bodies are sent as they are",
-            );
+    fn compression(&mut self, value: &Value) {
+        let name = value.as_str().map(str::trim).unwrap_or_default();
+        if is_blank(value) || name.eq_ignore_ascii_case("none") {
+            return;
+        }
+        self.props.compression = Compression::parse(name);
+        if self.props.compression.is_none() {
+            let names = Compression::ALL.map(Compression::name).join(", ");
+            let guess = did_you_mean(name, Compression::ALL.iter().map(|compression| compression.name()));
+            let message = format!("compression must be {names} or none, not {}", show(value));
+            self.error("compression", message, guess);
         }
     }
 

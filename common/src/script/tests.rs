@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::job::{CommitMode, ErrorLimit, Format, OnError};
+use crate::job::{CommitMode, Compression, ErrorLimit, Format, OnError};
 
 /// A script that has no fault and gives no warning.
 fn good() -> Value {
@@ -297,6 +297,13 @@ fn each_bad_input_is_told_with_its_place() {
             with("/setting/executeMode", json!("cluster")),
             &["executeMode must be \"distribute\" or null"],
         ),
+        (
+            "3.3",
+            with(&w("loadProps/compression"), json!("BZIP2")),
+            &["loadProps/compression: compression must be lz4_frame, zstd, gzip or none, not \"BZIP2\""],
+        ),
+        ("3.3", with(&w("loadProps/compression"), json!("lz4_fram")), &["did you mean `lz4_frame`?"]),
+        ("3.3", with(&w("loadProps/format"), json!("gzip")), &["format csv or json, and a compression"]),
         ("3.3", with(&w("loadProps/trim_space"), json!(true)), &["trim_space"]),
         ("3.3", with(&w("loadProps/skip_header"), json!("1")), &["skip_header must be 0"]),
         ("3.3", with(&w("loadProps/enable_merge_commit"), json!("true")), &["ignore labels"]),
@@ -322,6 +329,25 @@ fn each_bad_input_is_told_with_its_place() {
 }
 
 #[test]
+fn a_compression_is_read_in_any_letter_case_and_is_no_header() {
+    for (text, compression) in [
+        ("LZ4_FRAME", Some(Compression::Lz4Frame)),
+        ("zstd", Some(Compression::Zstd)),
+        (" Gzip", Some(Compression::Gzip)),
+        ("none", None),
+        ("", None),
+    ] {
+        let script = with(&format!("{WRITER}/loadProps/compression"), json!(text));
+        let load = parse(&script.to_string()).expect("a good script").spec.target.load;
+        assert_eq!(
+            (load.compression, load.headers.contains_key("compression")),
+            (compression, false),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn the_strategy_on_error_is_read_in_any_letter_case() {
     for (text, strategy) in
         [("", OnError::Exit), ("Exit", OnError::Exit), ("BATCHDIRTYDATA", OnError::BatchDirtyData)]
@@ -343,7 +369,6 @@ fn what_is_not_built_is_refused_as_unsupported() {
     };
     for script in [
         json!({ "job": {} }),
-        with(&format!("{WRITER}/loadProps/compression"), json!("ZSTD")),
         with(&format!("{READER}/table"), json!(["a", "b"])),
         with(&format!("{READER}/table"), json!("t_[0-9]")),
         connection(json!([{ "datasource": "a", "table": ["t"] }, { "datasource": "b", "table": ["t"] }])),

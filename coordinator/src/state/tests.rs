@@ -74,6 +74,7 @@ pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
             on_error: OnError::Exit,
             mode: LoadMode::Transaction,
             prepared_timeout_s: None,
+            compression: None,
         },
         tasks: (0..tasks).map(range).collect(),
         pre_sql: sql("pre"),

@@ -164,7 +164,6 @@ impl Stage {
         let tools = Tools {
             datasources: Arc::default(),
             clients: Clients::new(Arc::default()),
-            segments: SegmentPool::new(4),
             status: Arc::new(Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) }),
             dirty: DirtySettings::default(),
             clock: crate::agent::now,
