@@ -195,7 +195,7 @@ async fn report_health(reporter: tonic_health::server::HealthReporter, mut desk:
     }
 }
 
-/// Plans a job without changing anything: catalogues are read, one transaction is begun and rolled back. All faults
+/// Plans a job without changing anything: catalogues are read, a transaction or two are begun and rolled back. All faults
 /// found on both sides are told together.
 pub async fn plan_job(spec: &JobSpec, datasources: &Datasources) -> Result<Plan, Vec<Problem>> {
     plan_as(spec, JobId::from_parts(fastrand::u64(..1 << 48), fastrand::u128(..1 << 80)), datasources).await
@@ -213,7 +213,11 @@ async fn plan_as(spec: &JobSpec, job: JobId, datasources: &Datasources) -> Resul
     let (source, target) =
         tokio::join!(probe::source(spec, datasources), probe::target(spec, datasources, job));
     match (source, target) {
-        (Ok(source), Ok(target)) => plan::assemble(spec, &source, &target),
+        (Ok(source), Ok(target)) => {
+            let mut plan = plan::assemble(spec, &source, &target)?;
+            probe::compression(&mut plan, datasources, job).await;
+            Ok(plan)
+        }
         (Err(mut problems), Ok(target)) => {
             problems.extend(plan::writer_faults(spec, &target));
             Err(problems)

@@ -1,5 +1,5 @@
 //! Asks both sides what the plan needs to know: catalogues, key bounds, sizes, and whether loading would work at all.
-//! Changes nothing: the only transaction it begins is rolled back at once, and its label belongs to no task. What the
+//! Changes nothing: the transactions it begins are rolled back at once, and their labels belong to no task. What the
 //! answers mean is decided in [`crate::plan`].
 
 use mysql_async::prelude::Queryable;
@@ -13,9 +13,11 @@ use tracing::{debug, warn};
 
 use crate::columns::{Column, Kind, starrocks_kind};
 
+mod compression;
 mod source;
 mod target;
 
+pub(crate) use compression::compression;
 pub(crate) use source::source;
 pub(crate) use target::target;
 

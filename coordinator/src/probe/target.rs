@@ -1,5 +1,8 @@
 //! Asks the target: columns, keys, settings, and by a transaction that is rolled back at once whether loading works.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use starlift_common::datasource::{Datasource, Datasources};
 use starlift_common::ids::JobId;
@@ -18,8 +21,10 @@ use crate::plan::{Model, TargetFacts};
 
 /// How long the check's transaction may live if its rollback gets lost, in seconds.
 const CHECK_TIMEOUT_S: u32 = 60;
+/// How long a call of a check that carries rows may take.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(CHECK_TIMEOUT_S as u64);
 /// How often the check is begun when its answer gets lost.
-const CHECK_TRIES: u32 = 3;
+pub(super) const CHECK_TRIES: u32 = 3;
 
 /// Asks the target, and tries whether a load could begin. All faults found are told.
 pub(crate) async fn target(
@@ -159,12 +164,7 @@ async fn begin_and_roll_back(
 ) -> Result<(), CallError> {
     let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
     let target = TxnTarget { database, table: &spec.target.table, label: &label };
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static("timeout"), HeaderValue::from(CHECK_TIMEOUT_S));
-    let warehouse = spec.target.load.headers.get("warehouse");
-    if let Some(Ok(value)) = warehouse.map(|name| HeaderValue::from_str(name)) {
-        headers.insert(HeaderName::from_static("warehouse"), value);
-    }
+    let headers = begin_headers(&spec.target.load.headers);
     let begun = client.begin(target, &headers).await.map(|_begun| ());
     if begun.as_ref().err().is_none_or(CallError::is_unknown)
         && let Err(error) = client.rollback(database, &spec.target.table, &label).await
@@ -172,6 +172,16 @@ async fn begin_and_roll_back(
         warn!(%label, %error, "the check's transaction could not be rolled back; it ends by its own timeout");
     }
     begun
+}
+
+/// Of a transaction that lives no longer than its check; `job`: the headers that the job asks for.
+pub(super) fn begin_headers(job: &BTreeMap<String, String>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("timeout"), HeaderValue::from(CHECK_TIMEOUT_S));
+    if let Some(Ok(value)) = job.get("warehouse").map(|name| HeaderValue::from_str(name)) {
+        headers.insert(HeaderName::from_static("warehouse"), value);
+    }
+    headers
 }
 
 /// A refusal of the check is the server's, not the job's: it is mended outside unless the words say otherwise.
