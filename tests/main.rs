@@ -19,5 +19,6 @@ mod netns;
 mod plain;
 mod process;
 mod rows;
+mod source;
 mod standin;
 mod steer;

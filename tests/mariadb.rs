@@ -17,6 +17,7 @@ pub(crate) const DATABASE: &str = "shop";
 pub(crate) struct MariaDb {
     host: String,
     pub(crate) port: u16,
+    options: Vec<String>,
     server: Process,
     dir: TempDir,
 }
@@ -28,11 +29,17 @@ impl MariaDb {
 
     /// On another address of this machine.
     pub(crate) async fn start_on(host: &str) -> Self {
+        Self::start_with(host, &[]).await
+    }
+
+    /// With more options on the server's command line.
+    pub(crate) async fn start_with(host: &str, options: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         install(dir.path()).await;
         let port = free_address().port();
-        let server = Process::start("mariadb", &mut server_command(dir.path(), host, port), dir.path());
-        let database = Self { host: host.to_owned(), port, server, dir };
+        let mut command = server_command(dir.path(), host, port);
+        let server = Process::start("mariadb", command.args(options), dir.path());
+        let database = Self { host: host.to_owned(), port, options: options.to_vec(), server, dir };
         until("MariaDB to accept connections", || async { database.try_connect().await.is_ok() }).await;
         database
     }
@@ -41,7 +48,7 @@ impl MariaDb {
     pub(crate) async fn restart(&mut self) {
         self.server.kill();
         let mut command = server_command(self.dir.path(), &self.host, self.port);
-        self.server = Process::start("mariadb", &mut command, self.dir.path());
+        self.server = Process::start("mariadb", command.args(&self.options), self.dir.path());
         until("MariaDB to come back", || async { self.try_connect().await.is_ok() }).await;
     }
 

@@ -38,7 +38,8 @@ const STATEMENT_IS_WRONG: &[&str] =
     &["syntax error", "analyzing error", "analyze error", "cannot be resolved"];
 
 /// Character sets, by their usual collations, that text arrives in when the server converts it to UTF-8 as the session
-/// asks: utf8mb3, utf8mb4, and the latter as MySQL 8 names it.
+/// asks: utf8mb3, utf8mb4, and the latter as MySQL 8 names it. MariaDB stores halves of surrogate pairs as well; a row with
+/// one is refused by StarRocks itself.
 const UTF8: [u16; 3] = [33, 45, 255];
 
 /// One statement's result, row by row.
