@@ -146,9 +146,9 @@ pub(crate) struct RunArgs {
     /// Workers in this process
     #[arg(long, env = "STARLIFT_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
-    /// Tasks that each worker runs at once
-    #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub slots: u32,
+    /// Tasks that each worker runs at once [default: 2 for each core]
+    #[arg(long, env = "STARLIFT_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: Option<u32>,
     #[command(flatten)]
     pub dirty: DirtyArgs,
     /// Directory of the job's journal; what a later run resumes from
@@ -200,9 +200,9 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub coordinator: CoordinatorUrls,
-    /// Tasks run at once
-    #[arg(long, env = "STARLIFT_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub slots: u32,
+    /// Tasks run at once [default: 2 for each core]
+    #[arg(long, env = "STARLIFT_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: Option<u32>,
     /// Address for health and metrics
     #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_HTTP", default_value = "127.0.0.1:9472")]
     pub http: String,

@@ -138,7 +138,7 @@ async fn serve_worker(args: WorkerArgs) -> Outcome {
     let datasources = files::read_datasources(&args.datasources.path)?;
     let http = listen(&args.http, args.insecure).await?;
     let mut config = worker::Config::new(args.coordinator.urls, datasources);
-    config.slots = args.slots;
+    config.slots = args.slots.unwrap_or(config.slots);
     config.drain_timeout = args.drain_timeout;
     config.dirty_dir = args.dirty.dirty_dir;
     config.mask_dirty = args.dirty.mask_dirty;

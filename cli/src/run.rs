@@ -322,7 +322,7 @@ impl Cluster {
         let mut workers = JoinSet::new();
         for _ in 0..args.workers {
             let mut config = worker::Config::new(vec![url.clone()], Arc::clone(&datasources));
-            config.slots = args.slots;
+            config.slots = args.slots.unwrap_or(config.slots);
             config.drain_timeout = DRAIN;
             config.dirty_dir.clone_from(&args.dirty.dirty_dir);
             config.mask_dirty = args.dirty.mask_dirty;

@@ -1,5 +1,6 @@
 //! What a worker is told at its start. Checked by [`crate::run`], passed down, never looked up.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use starlift_common::datasource::Datasources;
 use starlift_common::ids::WorkerId;
 use ulid::Ulid;
 
-/// Tasks at once where nothing else is said.
-pub const DEFAULT_SLOTS: u32 = 4;
+/// Tasks at once for each core where nothing else is said: while one waits for a server, another computes.
+const SLOTS_PER_CORE: u32 = 2;
 /// How long a leaving worker lets its tasks run where nothing else is said.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -35,13 +36,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults, and an id made of the machine's name and random letters.
+    /// Defaults, two slots for each core among them, and an id made of the machine's name and random letters.
     pub fn new(coordinators: Vec<String>, datasources: Arc<Datasources>) -> Self {
         let host = host_name();
         let worker_id = WorkerId(format!("{host}-{}", random_piece()).into());
         Self {
             coordinators,
-            slots: DEFAULT_SLOTS,
+            slots: default_slots(),
             datasources,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             dirty_dir: None,
@@ -50,6 +51,12 @@ impl Config {
             host,
         }
     }
+}
+
+/// By the cores that this process may use; on a machine that does not tell them, as for two.
+fn default_slots() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+    u32::try_from(cores).map_or(u32::MAX, |cores| cores.saturating_mul(SLOTS_PER_CORE))
 }
 
 /// Ten letters and digits, 50 random bits: the end of a ULID.
