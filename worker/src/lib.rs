@@ -22,8 +22,6 @@ mod load;
 mod metrics;
 mod mysql;
 mod plain;
-#[doc(hidden)]
-pub mod row_path;
 mod segment;
 mod source;
 mod speed;
@@ -42,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-pub use crate::config::{Config, DEFAULT_DRAIN_TIMEOUT, DEFAULT_SLOTS};
+pub use crate::config::{Config, DEFAULT_DRAIN_TIMEOUT};
 pub use crate::coordinators::InvalidAddress;
 
 use crate::agent::Agent;
