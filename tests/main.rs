@@ -7,6 +7,7 @@ mod chaos;
 mod cluster;
 mod commands;
 mod commit_job;
+mod compression;
 mod coordinators;
 mod dirty;
 mod etcd;

@@ -29,6 +29,8 @@ pub(crate) struct Transaction {
     pub(crate) state: String,
     /// How long it stays when it is prepared.
     pub(crate) prepared_timeout_ms: u64,
+    /// Body bytes as they came.
+    pub(crate) load_bytes: u64,
 }
 
 impl Transaction {
