@@ -5,8 +5,12 @@
 //! `fd` or `fe` and 2, 3 or 8 bytes), NULL as the byte `fb` alone. Encoders rely on that: between two short cells lies
 //! exactly one byte.
 
+use std::ops::Range;
+
 /// What stands for NULL in place of a length.
 const NULL: u8 = 0xfb;
+/// The longest cell whose length takes one byte.
+const SHORT_MAX: usize = 250;
 
 /// Where a cell lies in the row's packet; [`CellSpan::NULL`] is SQL NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,16 +20,37 @@ pub struct CellSpan {
 }
 
 impl CellSpan {
-    pub const NULL: Self = Self { start: u32::MAX, len: u32::MAX };
+    /// Starts where no cell can; without bytes, so that sums need not look for it.
+    pub const NULL: Self = Self { start: u32::MAX, len: 0 };
 
-    /// `start` and `len` in bytes; `None` when the row is longer than 4 GiB - 2 (no server sends that).
+    /// `start` and `len` in bytes; `None` when the row is longer than 4 GiB - 3 (no server sends that).
     pub fn new(start: usize, len: usize) -> Option<Self> {
-        let start = u32::try_from(start).ok().filter(|start| *start != u32::MAX)?;
-        Some(Self { start, len: u32::try_from(len).ok()? })
+        let start = u32::try_from(start).ok()?;
+        let len = u32::try_from(len).ok()?;
+        start.checked_add(len).is_some_and(|end| end < u32::MAX - 1).then_some(Self { start, len })
+    }
+
+    /// Bytes of the packet; `None` is NULL.
+    pub fn range(self) -> Option<Range<usize>> {
+        (self.start != u32::MAX).then(|| self.start as usize..self.start as usize + self.len as usize)
+    }
+
+    /// Bytes of the cell; 0 for NULL.
+    pub fn len(self) -> usize {
+        self.len as usize // no platform we build for has a narrower usize
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether neither is NULL and a single byte lies between the two: the length of `next`, which is a short cell.
+    pub fn is_one_before(self, next: Self) -> bool {
+        next != Self::NULL && u64::from(self.start) + u64::from(self.len) + 1 == u64::from(next.start)
     }
 
     fn of(self, packet: &[u8]) -> Option<&[u8]> {
-        (self != Self::NULL).then(|| &packet[self.start as usize..self.start as usize + self.len as usize])
+        self.range().map(|range| &packet[range])
     }
 }
 
@@ -68,7 +93,11 @@ impl<'a> Row<'a> {
 
     /// Cell bytes of the row, as progress and reports count them.
     pub fn bytes_read(&self) -> u64 {
-        self.cells.iter().filter(|span| **span != CellSpan::NULL).map(|span| u64::from(span.len)).sum()
+        if self.packet.len() <= SHORT_MAX {
+            // No cell is long, so each stands behind one byte, and NULL is one.
+            return (self.packet.len() - self.cells.len()) as u64; // no platform has a wider usize
+        }
+        self.cells.iter().map(|span| u64::from(span.len)).sum()
     }
 }
 
@@ -107,7 +136,7 @@ impl RowBuffer {
     fn push_length(&mut self, length: usize) {
         let bytes = (length as u64).to_le_bytes(); // no platform has a wider usize
         let (mark, width) = match length {
-            0..=250 => return self.packet.push(bytes[0]),
+            0..=SHORT_MAX => return self.packet.push(bytes[0]),
             251..=0xffff => (0xfc, 2),
             0x1_0000..=0xff_ffff => (0xfd, 3),
             _ => (0xfe, 8),
@@ -133,6 +162,30 @@ mod tests {
         assert_eq!(row.cells().collect::<Vec<_>>(), [None, Some(&b""[..]), Some(&b"x"[..])]);
         assert_eq!((row.width(), row.bytes_read()), (3, 1));
         assert_eq!(row.packet(), b"\xfb\x00\x01x");
+    }
+
+    #[test]
+    fn cells_are_counted_alike_in_short_and_long_rows() {
+        for lengths in [&[250, 0][..], &[0, 249], &[251], &[1, 70_000, 0, 250, 300], &[250; 3]] {
+            let mut buffer = RowBuffer::default();
+            assert!(buffer.push(None));
+            for length in lengths {
+                assert!(buffer.push(Some(&vec![b'x'; *length])) && buffer.push(None));
+            }
+            assert_eq!(buffer.row().bytes_read(), lengths.iter().sum::<usize>() as u64);
+        }
+    }
+
+    #[test]
+    fn one_byte_lies_before_a_short_cell_only() {
+        let mut buffer = RowBuffer::default();
+        for cell in [Some(&[b'x'; 250][..]), Some(b""), Some(&[b'x'; 251]), Some(b"x"), None, Some(b"x")] {
+            assert!(buffer.push(cell));
+        }
+        let row = buffer.row();
+        let is_one_before: Vec<_> =
+            row.spans().windows(2).map(|pair| pair[0].is_one_before(pair[1])).collect();
+        assert_eq!(is_one_before, [true, false, true, false, false]);
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl Cutter {
         self.ready.push_back(Piece::End(mem::take(&mut self.batch)));
     }
 
+    /// Asked after every row; mostly there is none.
+    #[inline]
     pub(crate) fn next_piece(&mut self) -> Option<Piece> {
         self.ready.pop_front()
     }

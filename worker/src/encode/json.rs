@@ -1,14 +1,22 @@
 //! JSON objects as StarRocks matches them without `jsonpaths`: keys are target column names, NULL is explicit.
+//!
+//! Whether any cell needs an escape is found out for the row as a whole. Most rows need none; then a cell is a copy of
+//! one block of fixed size, which is cheaper than a copy of just its length.
 
 use starlift_common::job::CellKind;
-use starlift_common::row::Row;
+use starlift_common::row::{CellSpan, Row};
 
-use super::EncodeError;
+use super::{EncodeError, invalid_utf8_column};
 
 /// Significant digits that survive a reader which takes a number with a fraction or exponent for a double.
 const SAFE_FRACTION_DIGITS: usize = 15;
 /// Digits of an integer that fits 64 bits whatever they are.
 const SAFE_INTEGER_DIGITS: usize = 18;
+
+/// Bytes that are copied or searched at a time; most cells and most names have fewer.
+const BLOCK: usize = 32;
+/// Fills the last block of a search; needs no escape.
+const PADDING: u8 = b'x';
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -31,6 +39,8 @@ const ESCAPES: [u8; 256] = {
 /// Writes each row as one object.
 pub(crate) struct JsonEncoder {
     columns: Vec<Column>,
+    /// Bytes of all leads.
+    leads_bytes: usize,
     /// The server guarantees it.
     is_utf8: bool,
 }
@@ -38,59 +48,199 @@ pub(crate) struct JsonEncoder {
 struct Column {
     /// `{"name":` or `,"name":`
     lead: Vec<u8>,
+    /// The lead's beginning, for a copy of fixed size.
+    lead_block: [u8; BLOCK],
     kind: CellKind,
+}
+
+impl Column {
+    fn new(index: usize, name: &str, kind: CellKind) -> Self {
+        let mut lead = vec![if index == 0 { b'{' } else { b',' }];
+        write_text(name.as_bytes(), &mut lead);
+        lead.push(b':');
+        let mut lead_block = [0; BLOCK];
+        let length = lead.len().min(BLOCK);
+        lead_block[..length].copy_from_slice(&lead[..length]);
+        Self { lead, lead_block, kind }
+    }
 }
 
 impl JsonEncoder {
     pub(crate) fn new(names: &[String], kinds: &[CellKind], is_utf8: bool) -> Self {
-        let columns = names.iter().zip(kinds).enumerate().map(|(index, (name, kind))| {
-            let mut lead = vec![if index == 0 { b'{' } else { b',' }];
-            write_text(name.as_bytes(), &mut lead);
-            lead.push(b':');
-            Column { lead, kind: *kind }
-        });
-        Self { columns: columns.collect(), is_utf8 }
+        let columns = names.iter().zip(kinds).enumerate();
+        let columns: Vec<_> = columns.map(|(index, (name, kind))| Column::new(index, name, *kind)).collect();
+        let leads_bytes = columns.iter().map(|column| column.lead.len()).sum();
+        Self { columns, leads_bytes, is_utf8 }
     }
 
+    /// After an error `out` may hold a part of the row.
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        for (index, (column, cell)) in self.columns.iter().zip(row.cells()).enumerate() {
-            out.extend_from_slice(&column.lead);
-            let Some(cell) = cell else {
-                out.extend_from_slice(b"null");
+        let start = out.len();
+        // `null` is longer than its packet byte by three, quotes than a length by one.
+        let unescaped_bytes = self.leads_bytes + row.packet().len() + 3 * row.width() + 1;
+        if needs_no_escape(row) {
+            out.resize(start + unescaped_bytes + BLOCK, 0);
+            let written = self.write_unescaped(row, &mut out[start..]);
+            out.truncate(start + written);
+        } else {
+            out.reserve(unescaped_bytes);
+            self.write_escaped(row, out);
+        }
+        if self.is_utf8 {
+            return Ok(());
+        }
+        std::str::from_utf8(&out[start..]).map(|_| ()).map_err(|_| invalid_utf8_column(row))
+    }
+
+    /// Writes a row in which no cell needs an escape; returns its length. `out` is longer by a block than the row can get.
+    fn write_unescaped(&self, row: &Row<'_>, out: &mut [u8]) -> usize {
+        let packet = row.packet();
+        let mut at = 0;
+        for (column, span) in self.columns.iter().zip(row.spans()) {
+            let lead = &column.lead;
+            if lead.len() <= BLOCK {
+                out[at..at + BLOCK].copy_from_slice(&column.lead_block);
+            } else {
+                out[at..at + lead.len()].copy_from_slice(lead);
+            }
+            at += lead.len();
+            let Some(range) = span.range() else {
+                out[at..at + 4].copy_from_slice(b"null");
+                at += 4;
                 continue;
             };
-            if !self.is_utf8 && std::str::from_utf8(cell).is_err() {
-                return Err(EncodeError::NotUtf8 { column: index });
+            // Written in any case, and written over where they do not belong: what follows a cell differs from row to row.
+            let quote = usize::from(!is_bare(column.kind, packet, *span));
+            out[at] = b'"';
+            at += quote;
+            let length = range.len();
+            match packet.get(range.start..range.start + BLOCK) {
+                Some(block) if length <= BLOCK => out[at..at + BLOCK].copy_from_slice(block),
+                _ => out[at..at + length].copy_from_slice(&packet[range]),
             }
-            match column.kind {
-                CellKind::Number if is_safe_number(cell) => out.extend_from_slice(cell),
-                CellKind::Json if is_json(cell) => out.extend_from_slice(cell),
-                CellKind::Number | CellKind::Json | CellKind::Text => write_text(cell, out),
+            at += length;
+            out[at] = b'"';
+            at += quote;
+        }
+        out[at] = b'}';
+        at + 1
+    }
+
+    fn write_escaped(&self, row: &Row<'_>, out: &mut Vec<u8>) {
+        for (column, span) in self.columns.iter().zip(row.spans()) {
+            out.extend_from_slice(&column.lead);
+            match span.range() {
+                None => out.extend_from_slice(b"null"),
+                Some(range) if is_bare(column.kind, row.packet(), *span) => {
+                    out.extend_from_slice(&row.packet()[range]);
+                }
+                Some(range) => write_text(&row.packet()[range], out),
             }
         }
         out.push(b'}');
-        Ok(())
     }
+}
+
+/// Whether the cell, which is not NULL, is written without quotes.
+fn is_bare(kind: CellKind, packet: &[u8], span: CellSpan) -> bool {
+    let Some(range) = span.range() else { return true };
+    match kind {
+        CellKind::Text => false,
+        CellKind::Number => {
+            let block = packet[range.start..].first_chunk();
+            block.is_some_and(|block| is_short_decimal(block, range.len())) || is_safe_number(&packet[range])
+        }
+        CellKind::Json => is_json(&packet[range]),
+    }
+}
+
+/// Whether no cell holds a byte that needs an escape. A length can look like one, but it is known which do; rows with
+/// lengths of several bytes are not looked into.
+fn needs_no_escape(row: &Row<'_>) -> bool {
+    let (packet, spans) = (row.packet(), row.spans());
+    let cells: usize = spans.iter().map(|span| span.len()).sum();
+    if cells + spans.len() != packet.len() {
+        return false;
+    }
+    let lengths =
+        spans.iter().filter(|span| **span != CellSpan::NULL && is_escaped_length(span.len())).count();
+    let (blocks, rest) = packet.as_chunks::<BLOCK>();
+    let mut last = [PADDING; BLOCK];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut found = count_escaped(&[last]);
+    for blocks in blocks.chunks(usize::from(u8::MAX)) {
+        found += count_escaped(blocks);
+    }
+    found == lengths
+}
+
+fn is_escaped_length(length: usize) -> bool {
+    length < 0x20 || length == usize::from(b'"') || length == usize::from(b'\\')
+}
+
+fn is_escaped(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// Bytes that need an escape in at most 255 blocks, which become vector instructions.
+fn count_escaped(blocks: &[[u8; BLOCK]]) -> usize {
+    let mut counts = [0u8; BLOCK];
+    for block in blocks {
+        for (count, byte) in counts.iter_mut().zip(block) {
+            *count += u8::from(is_escaped(*byte));
+        }
+    }
+    counts.iter().map(|count| usize::from(*count)).sum()
 }
 
 fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut plain_from = 0;
-    for (index, byte) in bytes.iter().enumerate() {
+    let mut rest = bytes;
+    loop {
+        let (plain, escaped) = rest.split_at(plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = escaped.split_first() else { break };
         let escape = ESCAPES[usize::from(*byte)];
-        if escape == 0 {
-            continue;
-        }
-        out.extend_from_slice(&bytes[plain_from..index]);
-        plain_from = index + 1;
         out.extend_from_slice(&[b'\\', escape]);
         if escape == b'u' {
             let (high, low) = (HEX[usize::from(*byte >> 4)], HEX[usize::from(*byte & 15)]);
             out.extend_from_slice(&[b'0', b'0', high, low]);
         }
+        rest = after;
     }
-    out.extend_from_slice(&bytes[plain_from..]);
     out.push(b'"');
+}
+
+/// Bytes up to the first that needs an escape.
+fn plain_length(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    let is_plain = |block: &[u8; BLOCK]| !block.iter().fold(false, |any, byte| any | is_escaped(*byte));
+    let skipped = BLOCK * blocks.iter().take_while(|block| is_plain(block)).count();
+    let rest = &bytes[skipped..];
+    skipped + rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0).unwrap_or(rest.len())
+}
+
+/// Whether a number's first `length` bytes, the cell, are digits with at most one point among them and no needless zero
+/// in front: the usual number, told without a loop. False says nothing.
+fn is_short_decimal(block: &[u8; 8], length: usize) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    if !(1..=8).contains(&length) {
+        return false;
+    }
+    let bytes = u64::from_le_bytes(*block);
+    let cell = u64::MAX >> (64 - 8 * length);
+    // A digit becomes 0 to 9; anything else gets its high bit set by the addition or has it.
+    let offset = bytes ^ (EACH * 0x30);
+    let others = (((offset & (EACH * 0x7f)) + EACH * 0x76) | offset) & (EACH * 0x80) & cell;
+    let has_leading_zero = block[0] == b'0';
+    if others == 0 {
+        return length == 1 || !has_leading_zero;
+    }
+    let integer = others.trailing_zeros() as usize / 8; // below 8
+    others.is_power_of_two()
+        && block[integer] == b'.'
+        && (1..length - 1).contains(&integer)
+        && (integer == 1 || !has_leading_zero)
 }
 
 /// Whether the bytes are a JSON number that no reader rounds. Any other is written as text, which the server takes for
@@ -171,6 +321,27 @@ mod tests {
     }
 
     #[test]
+    fn the_short_way_to_tell_a_number_agrees_with_the_long_one() {
+        // Every text of up to 4 of these, and that text behind digits.
+        let letters = b"019.-e \xb0";
+        for code in 0..letters.len().pow(4) {
+            let text: Vec<u8> =
+                (0..4).map(|place| letters[code / letters.len().pow(place) % letters.len()]).collect();
+            for (lead, length) in [("", 1), ("", 2), ("", 3), ("", 4), ("1", 4), ("12.3", 4), ("1234", 2)] {
+                let cell = [lead.as_bytes(), &text[..length]].concat();
+                for filler in *b"0.x" {
+                    let mut block = [filler; 8];
+                    block[..cell.len()].copy_from_slice(&cell);
+                    let is_short = is_short_decimal(&block, cell.len());
+                    let is_usual = cell.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+                    assert_eq!(is_short, is_usual && is_safe_number(&cell), "{cell:?} {filler}");
+                }
+            }
+        }
+        assert!(!is_short_decimal(b"12345678", 0) && !is_short_decimal(b"12345678", 9));
+    }
+
+    #[test]
     fn json_that_is_none_becomes_text() {
         assert_eq!(value(CellKind::Json, "{\"a\":"), r#""{\"a\":""#);
         assert_eq!(value(CellKind::Json, "[1,2]"), "[1,2]");
@@ -183,7 +354,119 @@ mod tests {
         assert_eq!(encode(&[CellKind::Text, CellKind::Text], &row), refused);
     }
 
+    /// The rule without any of the tricks.
+    fn naive(
+        names: &[String],
+        kinds: &[CellKind],
+        row: &Cells,
+        is_utf8: bool,
+    ) -> Result<Vec<u8>, EncodeError> {
+        let broken =
+            |cell: &Option<Vec<u8>>| cell.as_ref().is_some_and(|cell| std::str::from_utf8(cell).is_err());
+        if let Some(column) = row.iter().position(broken).filter(|_| !is_utf8) {
+            return Err(EncodeError::NotUtf8 { column });
+        }
+        let mut out = vec![b'{'];
+        for ((name, kind), cell) in names.iter().zip(kinds).zip(row) {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            out.extend(quoted(name.as_bytes()));
+            out.push(b':');
+            match cell {
+                None => out.extend(b"null"),
+                Some(cell) if *kind == CellKind::Number && is_safe_number(cell) => out.extend(cell),
+                Some(cell) if *kind == CellKind::Json && is_json(cell) => out.extend(cell),
+                Some(cell) => out.extend(quoted(cell)),
+            }
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+
+    fn quoted(bytes: &[u8]) -> Vec<u8> {
+        let escaped = bytes.iter().flat_map(|byte| match byte {
+            b'"' => b"\\\"".to_vec(),
+            b'\\' => b"\\\\".to_vec(),
+            b'\n' => b"\\n".to_vec(),
+            b'\r' => b"\\r".to_vec(),
+            b'\t' => b"\\t".to_vec(),
+            0..0x20 => format!("\\u{byte:04x}").into_bytes(),
+            _ => vec![*byte],
+        });
+        [b'"'].into_iter().chain(escaped).chain([b'"']).collect()
+    }
+
+    fn any_kind() -> impl Strategy<Value = CellKind> {
+        prop_oneof![Just(CellKind::Text), Just(CellKind::Number), Just(CellKind::Json)]
+    }
+
+    /// Cells around every border: of lengths, of blocks, of lengths that look like bytes in need of an escape.
+    fn hard_cell() -> impl Strategy<Value = Option<Vec<u8>>> {
+        let length = prop_oneof![
+            Just(250usize),
+            Just(251),
+            Just(65_535),
+            Just(65_536),
+            Just(34),
+            Just(92),
+            0usize..300
+        ];
+        prop_oneof![
+            8 => "[a-z]{0,40}".prop_map(|text| Some(text.into_bytes())),
+            4 => "-?[0-9]{0,10}(\\.[0-9]{0,9})?".prop_map(|text| Some(text.into_bytes())),
+            3 => Just(None),
+            1 => "[a\"\\\\\n\t\x01{}\\[\\],:]{0,40}".prop_map(|text| Some(text.into_bytes())),
+            1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Some),
+            1 => (length, prop_oneof![Just(b'x'), any::<u8>()]).prop_map(|(length, byte)| Some(vec![byte; length])),
+        ]
+    }
+
+    #[test]
+    fn a_byte_in_need_of_an_escape_is_found_wherever_it_stands() {
+        for width in [1, 2, 16, 121] {
+            let names: Vec<_> = (0..width).map(|index| format!("{index}").repeat(1 + index % 9)).collect();
+            let kinds = vec![CellKind::Text; width];
+            let encoder = JsonEncoder::new(&names, &kinds, true);
+            for place in 0..width {
+                for length in [1, 31, 32, 33, 34, 92, 250, 251, 9000] {
+                    for at in [0, length / 2, length - 1] {
+                        let mut row = cells(&vec![Some("x"); width]);
+                        let mut cell = vec![b'x'; length];
+                        cell[at] = b"\"\\\x1f"[at % 3];
+                        row[place] = Some(cell);
+                        let mut out = Vec::new();
+                        encoder.encode(&buffer(&row).row(), &mut out).expect("encodable");
+                        assert_eq!(Ok(out), naive(&names, &kinds, &row, true));
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn rows_are_written_as_by_the_plain_rule(
+            rows in prop_oneof![6 => 1usize..6, 1 => Just(16usize), 1 => Just(121usize)].prop_flat_map(|width| {
+                let column = ("[a-zü\"]{1,50}", any_kind());
+                let columns = proptest::collection::vec(column, width);
+                (columns, proptest::collection::vec(proptest::collection::vec(hard_cell(), width), 1..4))
+            }),
+            is_utf8: bool,
+        ) {
+            let (columns, rows) = rows;
+            let (names, kinds): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+            let encoder = JsonEncoder::new(&names, &kinds, is_utf8);
+            let mut out = b"before".to_vec();
+            for cells in rows {
+                let before = out.len();
+                let written = encoder.encode(&buffer(&cells).row(), &mut out).map(|()| out[before..].to_vec());
+                prop_assert_eq!(written, naive(&names, &kinds, &cells, is_utf8));
+                out.truncate(before);
+            }
+            prop_assert_eq!(out, b"before");
+        }
+
         #[test]
         fn what_is_written_is_read_back(
             text in any::<String>(), number in any::<i64>(), double in any::<f64>(), odd in "[-+0-9.eE]{0,12}",
