@@ -22,6 +22,8 @@ mod load;
 mod metrics;
 mod mysql;
 mod plain;
+#[doc(hidden)]
+pub mod row_path;
 mod segment;
 mod source;
 mod speed;
