@@ -1,10 +1,10 @@
 # Two commands matter: `make demo` shows Starlift at work, `make test` is the whole check of a commit.
-# What takes longer: `make test-long`, `make chaos` and `make chaos-broken`.
+# What takes longer: `make test-long`, `make chaos`, `make chaos-broken` and `make bench`.
 # All need a Rust toolchain and a C compiler, and see to everything else themselves.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test chaos chaos-broken test-long
+.PHONY: build demo test chaos chaos-broken test-long bench
 
 # Some dependencies ask for a protocol buffer compiler; the pure-Rust protox stands in for it (.cargo/config.toml).
 PROTOX := .tools/bin/protox
@@ -63,3 +63,13 @@ chaos-broken: $(PROTOX)
 	    echo "ten rounds of chaos did not notice that workers commit; see $(BROKEN).log" >&2; exit 1; fi
 	@grep -m1 '^seed [0-9]*: rows differ' $(BROKEN).log \
 	    || { echo "chaos failed for another reason; see $(BROKEN).log" >&2; exit 1; }
+
+# Starlift beside its floors and beside Sling, on this machine: `make bench [ROWS=5000000] [RUNS=3]`. Best left alone with
+# the machine; the first run fills a MariaDB under target/bench.
+ROWS ?= 5000000
+RUNS ?= 3
+
+bench: $(PROTOX)
+	@tests/servers.sh
+	cargo build --release --locked -p starlift -p starrocks-standin -p starlift-bench
+	"$${CARGO_TARGET_DIR:-target}/release/starlift-bench" all --rows $(ROWS) --runs $(RUNS) --write

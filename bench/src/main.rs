@@ -1,6 +1,19 @@
 //! Measures Starlift on this machine. Each subcommand is one measurement and can be run alone; numbers of one run can be
-//! compared with each other, and with those of another machine only as ratios.
+//! compared with each other, and with those of another machine only as ratios. Linux only.
+//!
+//! ```text
+//! make bench                                        builds what is measured, runs `all --write`
+//! starlift-bench all --rows 1000000 --runs 5        everything, with other sizes
+//! starlift-bench rows --only "lineitem csv"         only these cases of the row path
+//! starlift-bench coordinator --store etcd           only the coordinator
+//! starlift-bench raw, client, pack                  what `rows` starts and measures as processes of their own
+//! ```
+//!
+//! The source is a MariaDB under `target/bench`, filled at the first run and kept: about 7 GB with 5 M rows of lineitem.
+//! The sink is the stand-in in counting mode. Needs `mariadbd`, `etcd` and `curl` (`tests/servers.sh`), and for Sling the
+//! Python package index; without it the table says so.
 
+mod all;
 mod client;
 mod coordinator;
 mod pack;
@@ -28,6 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    All(all::AllArgs),
     Rows(rows::RowsArgs),
     Coordinator(coordinator::CoordinatorArgs),
     Raw(raw::RawArgs),
@@ -38,6 +52,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let measured = match Cli::parse().command {
+        Command::All(args) => all::run(&args).await,
         Command::Rows(args) => rows::run(&args).await,
         Command::Coordinator(args) => coordinator::run(&args).await,
         Command::Raw(args) => raw::run(&args),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 /// What one run of one case took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
@@ -38,6 +40,8 @@ pub(crate) struct Results {
     samples: BTreeMap<String, Vec<Sample>>,
     /// Cases that could not be run, and why.
     missing: Vec<(String, String)>,
+    /// What must hold beside the ratios of the cases.
+    others: Vec<Claim>,
 }
 
 /// One line of what must hold.
@@ -70,6 +74,23 @@ impl Results {
             self.order.push(case.to_owned());
         }
         self.samples.entry(case.to_owned()).or_default().push(sample);
+    }
+
+    /// What a coordinator with `store` has shown, as `starlift-bench coordinator --json` prints it.
+    pub(crate) fn add_coordinator(&mut self, store: &str, shown: &Value) {
+        let least = if store == "etcd" { 1_500.0 } else { 5_000.0 };
+        for (part, name) in [("empty", "tasks without rows"), ("commits", "tasks with a commit")] {
+            let part = &shown[part];
+            let text = |what: &str| format!("{store}, {name}: {what}");
+            let flat_out = &part["flat_out"];
+            let both = flat_out["grants_per_second"].as_f64().zip(flat_out["reports_per_second"].as_f64());
+            self.others.extend([
+                at_least(&text("grants + reports/s"), least, both.map(|(grants, reports)| grants + reports)),
+                at_most(&text("grant p99, ms"), 50.0, part["paced"]["grant_p99_ms"].as_f64()),
+                at_most(&text("memory, MB"), 400.0, part["peak_mb"].as_f64()),
+                at_most(&text("idle, cores"), 0.3, part["idle_cores"].as_f64()),
+            ]);
+        }
     }
 
     /// Says why a case has no samples; the first reason stays.
@@ -167,6 +188,7 @@ impl Results {
             let faster = ratio(self.wall("scaling 1 workers"), self.wall(case));
             claims.push(at_least(&format!("efficiency, {case}"), 0.95, faster.map(|times| times / workers)));
         }
+        claims.extend_from_slice(&self.others);
         claims
     }
 
@@ -252,6 +274,21 @@ mod tests {
             "{}",
             results.render()
         );
+    }
+
+    #[test]
+    fn a_coordinator_is_judged_by_its_store() {
+        let flat_out = serde_json::json!({ "grants_per_second": 1_000.0, "reports_per_second": 900.0 });
+        let shown = serde_json::json!({ "empty": { "flat_out": flat_out, "idle_cores": 0.31 } });
+        let verdicts = |store: &str| {
+            let mut results = Results::default();
+            results.add_coordinator(store, &shown);
+            results.others.iter().map(Claim::holds).collect::<Vec<_>>()
+        };
+        let not_measured = vec![None; 4];
+        let rest = [None, None, Some(false)];
+        assert_eq!(verdicts("etcd"), [vec![Some(true)], rest.to_vec(), not_measured.clone()].concat());
+        assert_eq!(verdicts("file"), [vec![Some(false)], rest.to_vec(), not_measured].concat());
     }
 
     #[test]

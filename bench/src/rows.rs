@@ -3,7 +3,7 @@
 //! hash of what it got must be the source's, or the run is an error.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,22 +30,16 @@ const HELD_BACK: &str = "2000000";
 pub(crate) struct RowsArgs {
     /// Rows of the lineitem table; the others follow from it
     #[arg(long, default_value_t = 5_000_000)]
-    rows: u64,
+    pub(crate) rows: u64,
     /// Rounds; the table shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    pub(crate) runs: u32,
     /// Only cases whose name contains this, e.g. `lineitem csv`; `scaling` and the like too
     #[arg(long)]
     only: Option<String>,
     /// Source database, logs and downloads; kept between runs
     #[arg(long, default_value = "target/bench")]
-    dir: PathBuf,
-    /// Put the table into this file, with date and machine
-    #[arg(long, num_args = 0..=1, default_missing_value = "bench/RESULTS.md")]
-    write: Option<PathBuf>,
-    /// Fill the source and stop
-    #[arg(long)]
-    fill_only: bool,
+    pub(crate) dir: PathBuf,
 }
 
 /// One line of the table.
@@ -68,29 +62,27 @@ enum Kind {
     Scaling { workers: u32 },
 }
 
-/// Measures, prints, and writes if asked to. Fails when a load was not what it should be, not when a claim is missed.
+/// Measures and prints. Fails when a load was not what it should be, not when a claim is missed.
 pub(crate) async fn run(args: &RowsArgs) -> Result<()> {
+    println!("{}", measure(args).await?.render());
+    Ok(())
+}
+
+/// Measures every case that was asked for.
+pub(crate) async fn measure(args: &RowsArgs) -> Result<Results> {
     let cases: Vec<Case> = cases()
         .into_iter()
         .filter(|case| args.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())))
         .collect();
     ensure!(!cases.is_empty(), "no case is called like that");
     let mut stage = Stage::start(args, &cases).await?;
-    if args.fill_only {
-        return Ok(());
-    }
     let mut results = Results::default();
     for round in 1..=args.runs {
         for case in cases.iter().filter(|case| !case.once || round == args.runs) {
             stage.measure(case, round, &mut results).await?;
         }
     }
-    let table = results.render();
-    println!("{table}");
-    if let Some(path) = &args.write {
-        write(path, &page(&table, args)?)?;
-    }
-    Ok(())
+    Ok(results)
 }
 
 fn cases() -> Vec<Case> {
@@ -292,10 +284,7 @@ impl Stage {
     async fn sling(&self, table: Table) -> Result<Sample> {
         let binary = sling::install(&self.dir)?;
         let rows = table.rows(self.rows).min(SLING_ROWS);
-        let sink = Sink::start("standin-sling", &[], &self.logs).await?;
-        let usage = sling::run(&binary, table, rows, &self.source, &sink, &self.logs).await?;
-        let found = sink.count("sling")?;
-        ensure!(found == rows, "sling loaded {found} of {rows} rows");
+        let usage = sling::run(&binary, table, rows, &self.source, &self.sink, &self.logs).await?;
         let text = self.digests[&table]["text"].as_u64().unwrap_or(0);
         Ok(Sample { rows, text: text / table.rows(self.rows) * rows, ..self.sample(table, rows, usage) })
     }
@@ -335,35 +324,9 @@ fn halves(table: Table, rows: u64, connections: u64) -> Vec<String> {
         .collect()
 }
 
-fn first_lines(error: &anyhow::Error) -> String {
+/// An error in one line of the table.
+pub(crate) fn first_lines(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).take(4).collect();
     lines.join(" | ").chars().take(300).collect()
-}
-
-/// The page that is kept: date, machine, table.
-fn page(table: &str, args: &RowsArgs) -> Result<String> {
-    let output = |program: &str, arguments: &[&str]| -> Result<String> {
-        let done = Command::new(program).args(arguments).output().context(program.to_owned())?;
-        Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-    Ok(format!(
-        "# Results of `make bench`\n\n{}, commit {}. {}, {} cores, Linux {}. {} rows of lineitem, {} runs.\n\n\
-         Ratios of one run can be relied on, seconds are of this machine. CPU is user and system time of the client's \
-         processes only, per million rows; the wall of Starlift is its transfer phase, of `job` the whole job. Every load \
-         had the source's count and hash.\n\n```text\n{table}```\n",
-        output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?,
-        output("git", &["rev-parse", "--short", "HEAD"])?,
-        model.trim_start_matches([' ', '\t', ':']),
-        std::thread::available_parallelism()?,
-        output("uname", &["-r"])?,
-        args.rows,
-        args.runs,
-    ))
-}
-
-fn write(path: &Path, page: &str) -> Result<()> {
-    std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }

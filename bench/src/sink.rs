@@ -54,13 +54,6 @@ impl Sink {
         Ok(serde_json::from_str(&self.ask("GET", &format!("/digest?table=bench.{}", table.name()), "")?)?)
     }
 
-    /// Rows of any table, which must be kept here.
-    pub(crate) fn count(&self, table: &str) -> Result<u64> {
-        let digest: Value =
-            serde_json::from_str(&self.ask("GET", &format!("/digest?table=bench.{table}"), "")?)?;
-        digest["rows"].as_u64().context("no number of rows")
-    }
-
     pub(crate) fn sql(&self, sql: &str) -> Result<()> {
         self.ask("POST", "/sql", sql).map(drop)
     }

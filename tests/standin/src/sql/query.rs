@@ -8,7 +8,8 @@ use sqlparser::tokenizer::{Token, Word};
 
 use super::translate::{self, Translated};
 use super::{
-    CHUNK_BYTES, Chunk, Gone, Listing, Outcome, Reply, ResultColumn, Server, Session, Sink, SqlError, Words,
+    CHUNK_BYTES, Chunk, Gone, Listing, Outcome, Reply, ResultColumn, Server, Session, Sink, SqlError,
+    TableName, Words,
 };
 use crate::catalog;
 use crate::store::{Reader, Stopped};
@@ -25,7 +26,9 @@ pub(super) fn select(
     sink: &mut dyn Sink,
 ) -> Result<Outcome, SqlError> {
     let timeout = session.query_timeout(&words)?;
-    let translated = parse(server, session, words)?;
+    let tokens = words.into_rest();
+    let tokens = count_of_dropped(server, session, &tokens).unwrap_or(tokens);
+    let translated = parse(server, session, Words::new(tokens))?;
     let reader = server.store.reader()?;
     reader.limit(timeout);
     session.entry().running_on(reader.killer());
@@ -46,6 +49,23 @@ pub(super) fn explain(server: &Server, session: &Session, mut words: Words) -> R
     let mut rows = vec![vec![Some("PLAN FRAGMENT 0".to_owned())]];
     rows.extend(translated.sql.lines().map(|line| vec![Some(format!("  {line}"))]));
     Ok(Outcome::Listing(Listing { columns: vec!["Explain String"], rows }))
+}
+
+/// `SELECT COUNT(*) [AS name] FROM t` of a table whose rows are only counted, as a query that gives the number. Loaders
+/// ask it to see whether everything has arrived.
+fn count_of_dropped(server: &Server, session: &Session, tokens: &[Token]) -> Option<Vec<Token>> {
+    let mut words = Words::new(tokens.to_vec());
+    if !words.eat("SELECT COUNT ( * )") {
+        return None;
+    }
+    let name = if words.eat("AS") { words.identifier().ok()? } else { "count(*)".to_owned() };
+    words.expect("FROM").ok()?;
+    let TableName { db, table } = words.table_name(session).ok()?;
+    let (digest, _) = server.store.table(&db, &table).ok()?.counted();
+    if digest.hash == 0 || !words.is_done() {
+        return None;
+    }
+    super::words::split(&format!("SELECT {} AS `{name}`", digest.rows)).ok()?.pop()
 }
 
 /// The translated query of a statement.
