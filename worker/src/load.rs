@@ -613,6 +613,31 @@ mod tests {
         assert_eq!(stage.control.progress.get().rows_sent, 4);
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn loads_of_a_transaction_use_their_connections_again_and_ask_no_frontend() {
+        let stage = Stage::set().await;
+        let (sender, pieces) = mpsc::channel(1);
+        let reading = async {
+            for _ in 0..50 {
+                for piece in [rows(1 << 10), rows(1 << 10), end(2 << 10)] {
+                    sender.send(piece).await.expect("it listens");
+                }
+            }
+            sender.send(Piece::Finish).await.expect("it listens");
+        };
+        let mut ledger = stage.ledger();
+        let (loaded, ()) = tokio::join!(stage.run(&mut ledger, pieces), reading);
+        assert_eq!(loaded.expect("prepared").parts[0].loads, 50);
+        assert_eq!(
+            stage.server.calls().len(),
+            1 + 50 + 1,
+            "begin, loads, prepare, and no question in between"
+        );
+        // The HTTP client opens a second one now and then, when the first is not yet back in its pool.
+        let connections = stage.server.connections();
+        assert!(connections <= 10, "{connections} connections for 52 calls");
+    }
+
     #[tokio::test]
     async fn without_rows_nothing_begins() {
         let stage = Stage::set().await;

@@ -1,12 +1,14 @@
 //! What unit tests share: a spec, and a StarRocks that does as it is told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{any, get};
+use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use starlift_common::datasource::Datasources;
 use starlift_common::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError};
@@ -89,6 +91,7 @@ impl RowSource for Rows {
 pub(crate) struct FakeStarrocks {
     pub address: String,
     state: Arc<Mutex<FakeState>>,
+    connections: Arc<AtomicUsize>,
     _server: AbortOnDropHandle<()>,
 }
 
@@ -154,9 +157,14 @@ impl FakeStarrocks {
             .route("/api/_load_error_log", get(FakeState::error_log))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&state));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        let listener = listener.tap_io(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let server =
             tokio::spawn(async { axum::serve(listener, router).await.expect("it serves until dropped") });
-        Self { address, state, _server: AbortOnDropHandle::new(server) }
+        Self { address, state, connections, _server: AbortOnDropHandle::new(server) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -176,6 +184,11 @@ impl FakeStarrocks {
     /// Labels are forgotten whenever this operation was called.
     pub(crate) fn forget_labels_after(&self, operation: &'static str) {
         self.state().forgets_after = Some(operation);
+    }
+
+    /// Connections it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn calls(&self) -> Vec<String> {
