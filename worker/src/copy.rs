@@ -15,6 +15,7 @@ use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -293,8 +294,8 @@ async fn pass(
     let mut source = open_source(grant, tools).await?;
     let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
     let cut = Notify::new();
-    let encoder = encoder(&grant.load, form, source.is_utf8());
-    let reader = Reader::new(grant, tools, control, encoder, batch_limits(&grant.load, form), pieces, &cut);
+    let cutting = (encoder(&grant.load, form, source.is_utf8()), batch_limits(&grant.load, form));
+    let reader = Reader::new(tools, control, cutting, key_column(grant), pieces, &cut);
     let (packing, packed) = compress::stage(loader.headers.compression, received);
     let (read, (), loaded) =
         tokio::try_join!(reader.run(&mut source), packing, loader.run(ledger, packed, &cut))?;
@@ -370,7 +371,7 @@ fn batch_limits(load: &LoadSpec, form: &Form) -> BatchLimits {
 }
 
 /// Where the split key stands among the columns; messages name a row by it.
-fn key_column(grant: &Grant) -> Option<usize> {
+pub(crate) fn key_column(grant: &Grant) -> Option<usize> {
     let key = grant.read.key.as_ref()?;
     grant.read.names.iter().position(|name| name.eq_ignore_ascii_case(key))
 }
@@ -389,19 +390,19 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(
-        grant: &Grant,
         tools: &'a Tools,
         control: &'a Control,
-        encoder: Encoder,
-        limits: BatchLimits,
+        cutting: (Encoder, BatchLimits),
+        key_column: Option<usize>,
         pieces: mpsc::Sender<Piece>,
         cut: &'a Notify,
     ) -> Self {
+        let (encoder, limits) = cutting;
         let pool = SegmentPool::new(SEGMENTS);
         Reader {
             cutter: Cutter::new(encoder, limits, pool.clone()),
             pool,
-            key_column: key_column(grant),
+            key_column,
             pieces,
             cut,
             meter: Meter::new(tools, control),
@@ -422,6 +423,8 @@ impl<'a> Reader<'a> {
                 if let Some(piece) = self.cutter.next_piece() {
                     self.hand_on(piece).await;
                     self.pool.room(SEGMENTS_PER_ROW).await;
+                    // A source that never makes us wait would keep the other stages of this task from running.
+                    yield_now().await;
                 }
                 if self.meter.add(bytes) {
                     self.meter.tell().await;
@@ -557,16 +560,7 @@ mod tests {
             let form = Rung::Planned.form(&load, [0; 32]);
             let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
             let limits = BatchLimits { rows: 2, ..batch_limits(&load, &form) };
-            let Self { tools, control, cut } = self;
-            let pool = SegmentPool::new(SEGMENTS);
-            Reader {
-                cutter: Cutter::new(encoder, limits, pool.clone()),
-                pool,
-                key_column: Some(0),
-                pieces,
-                cut,
-                meter: Meter { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() },
-            }
+            Reader::new(&self.tools, &self.control, (encoder, limits), Some(0), pieces, &self.cut)
         }
     }
 
@@ -656,7 +650,7 @@ mod tests {
                 biased;
                 read = &mut reading => break read.expect("read"),
                 // The channel has room for all of it, so it is for buffers that the reader waits.
-                () = tokio::task::yield_now() => waits += 1,
+                () = async { for _ in 0..3 { yield_now().await } } => waits += 1,
             }
             while let Ok(piece) = pieces.try_recv() {
                 take(&mut under_way, piece);

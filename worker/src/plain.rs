@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::batch::{BatchLimits, BatchSize, Piece};
 use crate::compress;
 use crate::control::Control;
-use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, encoder, failed, open_source};
+use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, encoder, failed, key_column, open_source};
 use crate::encode::EncodeError;
 use crate::encode::ladder::{Form, Rung};
 use crate::failure::Failure;
@@ -186,8 +186,8 @@ impl<'a> PlainLoad<'a> {
         let mut source = open_source(grant, tools).await?;
         let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
         let cut = Notify::new();
-        let encoder = encoder(load, form, source.is_utf8());
-        let reader = Reader::new(grant, tools, control, encoder, limits(load, form), pieces, &cut);
+        let cutting = (encoder(load, form, source.is_utf8()), limits(load, form));
+        let reader = Reader::new(tools, control, cutting, key_column(grant), pieces, &cut);
         let (packing, packed) = compress::stage(headers.compression, received);
         let (read, (), load) =
             tokio::try_join!(reader.run(&mut source), packing, self.load(&headers, times.timeout(), packed))?;

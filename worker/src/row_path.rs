@@ -1,19 +1,31 @@
 //! The row path as benchmarks and system tests call it. Holds no logic of its own; nothing in the product uses it.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use futures_util::FutureExt;
 use starlift_common::datasource::Datasource;
-use starlift_common::job::{CellKind, Delimiter, InvalidDelimiter, ReadSpec};
-use starlift_common::problem::Problem;
+use starlift_common::job::{CellKind, Compression, Delimiter, InvalidDelimiter, ReadSpec};
+use starlift_common::problem::{Code, Problem};
+use starlift_common::retry::FailureClass;
 use starlift_common::row::{CellSpan, Row, RowBuffer};
 use starlift_common::task::TaskRange;
+use starlift_remote::starrocks::clients::Clients;
+use tokio::sync::{Notify, mpsc};
 
-use crate::batch::{BatchLimits, Cutter};
+use crate::batch::{BatchLimits, Cutter, Piece};
+use crate::compress;
+use crate::control::Control;
+use crate::copy::{Reader, SEGMENTS_WAITING, Tools};
+use crate::dirty::DirtySettings;
 use crate::encode::Encoder;
 use crate::encode::ladder::Form;
+use crate::http::Status;
+use crate::metrics::Metrics;
 use crate::mysql::packets::{PacketBuffer, cut_row};
 use crate::mysql::source::MysqlSource;
 use crate::segment::{SEGMENT_BYTES, SegmentPool};
-use crate::source::RowSource;
+use crate::source::{ReadError, RowSource};
 
 /// Rows one behind the other, as they lie in a receive buffer.
 #[derive(Debug, Default)]
@@ -135,4 +147,95 @@ pub fn walk(mut packets: &[u8], width: usize) -> Option<u64> {
         }
     }
     Some(bytes)
+}
+
+/// What came through the reading side of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadThrough {
+    pub rows: u64,
+    pub batches: u64,
+    /// Body bytes, packed where they are.
+    pub bytes: u64,
+}
+
+/// Reads the packets of a sample so many times over, as a task reads its range, and drops the bodies instead of sending
+/// them. The rows must be a multiple of 256, as packets are numbered.
+pub async fn read_through(
+    encoding: Encoding,
+    (stream, width): (&[u8], usize),
+    times: usize,
+    compression: Option<Compression>,
+) -> Result<ReadThrough, String> {
+    let tools = Tools {
+        datasources: Arc::default(),
+        clients: Clients::new(Arc::default()),
+        status: Arc::new(Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) }),
+        dirty: DirtySettings::default(),
+        clock: crate::agent::now,
+    };
+    let (control, cut) = (Control::new(None), Notify::new());
+    let limits = BatchLimits { rows: u64::MAX, bytes: 5 << 20, segment_bytes: SEGMENT_BYTES };
+    let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
+    let reader = Reader::new(&tools, &control, (encoding.0, limits), Some(0), pieces, &cut);
+    let (packing, mut packed) = compress::stage(compression, received);
+    let mut source = Replay {
+        stream,
+        unread: &[],
+        times,
+        packets: PacketBuffer::new(),
+        cells: vec![CellSpan::NULL; width],
+    };
+    let dropping = async {
+        let mut through = ReadThrough::default();
+        while let Some(piece) = packed.recv().await {
+            match piece {
+                Piece::Segment(segment) => through.bytes += segment.bytes.len() as u64,
+                Piece::End(size) => {
+                    through.rows += size.rows;
+                    through.batches += 1;
+                }
+                Piece::Finish => break,
+            }
+        }
+        Ok(through)
+    };
+    let through = tokio::try_join!(reader.run(&mut source), packing, dropping);
+    through.map(|(_, (), through)| through).map_err(|failure| format!("{failure:?}"))
+}
+
+/// A sample's stream that comes again and again.
+struct Replay<'s> {
+    stream: &'s [u8],
+    unread: &'s [u8],
+    times: usize,
+    packets: PacketBuffer,
+    cells: Vec<CellSpan>,
+}
+
+impl RowSource for Replay<'_> {
+    fn row(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        let Some(range) = self.packets.next().map_err(|error| unreadable(&error))? else { return Ok(None) };
+        let packet = self.packets.payload(range);
+        cut_row(packet, &mut self.cells).map_err(|error| unreadable(&error))?;
+        Ok(Some(Row::new(packet, &self.cells)))
+    }
+
+    async fn fill(&mut self) -> Result<bool, ReadError> {
+        if self.unread.is_empty() {
+            if self.times == 0 {
+                return Ok(false);
+            }
+            self.times -= 1;
+            self.unread = self.stream;
+        }
+        Ok(self.packets.receive(&mut self.unread).await.map_err(|error| unreadable(&error))? > 0)
+    }
+
+    fn is_utf8(&self) -> bool {
+        true
+    }
+}
+
+fn unreadable(error: &impl ToString) -> ReadError {
+    ReadError { problem: Problem::new(Code::ReadFailed, error.to_string()), class: FailureClass::Permanent }
 }

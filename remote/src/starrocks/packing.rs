@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::mem;
 
 use flate2::write::GzEncoder;
-use lz4_flex::frame::FrameEncoder;
+use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
 use starlift_common::job::Compression;
 
-/// Both libraries call this their fastest level that still packs.
+/// Of Zstandard; gzip has a name for it, LZ4 no other.
 const FAST_LEVEL: i32 = 1;
+/// By itself the library takes megabytes for blocks as long as the first piece, which pack hardly better.
+const LZ4_BLOCK: BlockSize = BlockSize::Max256KB;
 
 /// A body that is being packed.
 pub struct Packer(Encoder);
@@ -25,7 +27,10 @@ impl Packer {
     /// Fails where the library cannot have its memory.
     pub fn new(compression: Compression) -> io::Result<Self> {
         Ok(Self(match compression {
-            Compression::Lz4Frame => Encoder::Lz4Frame(Box::new(FrameEncoder::new(Vec::new()))),
+            Compression::Lz4Frame => {
+                let frame = FrameInfo::new().block_size(LZ4_BLOCK);
+                Encoder::Lz4Frame(Box::new(FrameEncoder::with_frame_info(frame, Vec::new())))
+            }
             Compression::Zstd => Encoder::Zstd(zstd::stream::write::Encoder::new(Vec::new(), FAST_LEVEL)?),
             Compression::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::fast())),
         }))
