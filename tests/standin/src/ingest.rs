@@ -9,7 +9,7 @@ use crate::json;
 use crate::packed::Packed;
 use crate::params::Format;
 use crate::plan::{JsonOptions, Plan, PlanError, Target};
-use crate::store::{ColumnType, RowCounter, RowWriter, Store, StoreError, Stored, Table};
+use crate::store::{ColumnType, PlainForm, RowCounter, RowWriter, Store, StoreError, Stored, Table};
 use crate::transactions::Counts;
 use crate::types::convert;
 use crate::walk;
@@ -55,8 +55,8 @@ enum Sink {
     Keep(RowWriter),
     Count {
         counter: RowCounter,
-        /// The one byte between the cells of a record that stand in the table's order as they are.
-        plain: Option<u8>,
+        /// For records whose cells stand in the table's order as they are.
+        plain: Option<PlainForm>,
     },
 }
 
@@ -72,7 +72,7 @@ impl Ingest {
     ) -> Result<Self, IngestError> {
         let evaluator = Evaluator::new(&plan, table)?;
         let sink = if count_only {
-            let plain = plain_separator(&plan, evaluator.is_some());
+            let plain = plain_form(&plan, evaluator.is_some());
             Sink::Count { counter: store.begin_count(table, txn), plain }
         } else {
             Sink::Keep(store.begin_rows(table, txn)?)
@@ -189,13 +189,13 @@ impl Rows {
         if std::str::from_utf8(record.raw).is_err() {
             return self.filtered("Invalid UTF-8 row", record.raw);
         }
-        if let Sink::Count { counter, plain: Some(separator) } = &mut self.sink {
-            let cells = memchr::memchr_iter(*separator, record.raw).count() + 1;
+        if let Sink::Count { counter, plain: Some(form) } = &mut self.sink {
+            let cells = memchr::memchr_iter(form.separator, record.raw).count() + 1;
             if cells != self.plan.sources.len() {
                 return self.miscounted(cells, record.raw);
             }
-            if !counter.push_record(record.raw, *separator) {
-                let cells = record.raw.split(|byte| byte == separator);
+            if !counter.push_record(record.raw, *form) {
+                let cells = record.raw.split(|byte| *byte == form.separator);
                 counter.push(cells.map(|cell| (cell != b"\\N").then_some(cell)));
             }
             self.outcome.counts.loaded += 1;
@@ -305,13 +305,15 @@ impl Rows {
     }
 }
 
-/// The separator of a CSV load whose records can be counted as they stand.
-fn plain_separator(plan: &Plan, is_evaluated: bool) -> Option<u8> {
+/// How a CSV load's records can be counted as they stand, if they can.
+fn plain_form(plan: &Plan, is_evaluated: bool) -> Option<PlainForm> {
     let in_order = plan.targets.iter().enumerate().all(|(place, target)| *target == Target::Source(place));
     let all = in_order && plan.targets.len() == plan.sources.len();
     let as_written = !plan.quoting.is_quoted() && !plan.quoting.trim_space;
     match plan.column_separator.as_slice() {
-        [byte] if all && as_written && !is_evaluated && plan.op.is_none() => Some(*byte),
+        [byte] if all && as_written && !is_evaluated && plan.op.is_none() => {
+            Some(PlainForm::new(*byte, &plan.row_delimiter))
+        }
         _ => None,
     }
 }

@@ -51,14 +51,15 @@ pub(super) fn explain(server: &Server, session: &Session, mut words: Words) -> R
     Ok(Outcome::Listing(Listing { columns: vec!["Explain String"], rows }))
 }
 
-/// `SELECT COUNT(*) [AS name] FROM t` of a table whose rows are only counted, as a query that gives the number. Loaders
+/// `SELECT COUNT(*) [[AS] name] FROM t` of a table whose rows are only counted, as a query that gives the number. Loaders
 /// ask it to see whether everything has arrived.
 fn count_of_dropped(server: &Server, session: &Session, tokens: &[Token]) -> Option<Vec<Token>> {
     let mut words = Words::new(tokens.to_vec());
     if !words.eat("SELECT COUNT ( * )") {
         return None;
     }
-    let name = if words.eat("AS") { words.identifier().ok()? } else { "count(*)".to_owned() };
+    let is_named = words.eat("AS") || !words.is_at(0, "FROM");
+    let name = if is_named { words.identifier().ok()? } else { "count(*)".to_owned() };
     words.expect("FROM").ok()?;
     let TableName { db, table } = words.table_name(session).ok()?;
     let (digest, _) = server.store.table(&db, &table).ok()?.counted();

@@ -22,6 +22,20 @@ pub(crate) struct RowCounter {
     text: Vec<u8>,
 }
 
+/// How the cells of a record that can be counted as it stands are told apart.
+#[derive(Clone, Copy)]
+pub(crate) struct PlainForm {
+    pub(crate) separator: u8,
+    /// A record may hold [`ESCAPE`]: it does not end one.
+    may_escape: bool,
+}
+
+impl PlainForm {
+    pub(crate) fn new(separator: u8, row_delimiter: &[u8]) -> Self {
+        Self { separator, may_escape: row_delimiter != [ESCAPE] }
+    }
+}
+
 /// How far a counter had come.
 #[derive(Clone, Copy)]
 pub(crate) struct Mark(Tally);
@@ -48,17 +62,18 @@ impl RowCounter {
         self.tally.add(tally_of(&self.text));
     }
 
-    /// A CSV record as it stands in the body, its cells in the table's order with `separator` between them; `false`,
+    /// A CSV record as it stands in the body, its cells in the table's order with the separator between them; `false`,
     /// and nothing counted, where only its single cells tell its canonical text.
-    pub(crate) fn push_record(&mut self, record: &[u8], separator: u8) -> bool {
-        if record.contains(&ESCAPE) {
+    pub(crate) fn push_record(&mut self, record: &[u8], form: PlainForm) -> bool {
+        if form.may_escape && memchr::memchr(ESCAPE, record).is_some() {
             return false;
         }
+        let separator = form.separator;
         if separator == SEPARATOR {
             self.tally.add(tally_of(record));
             return true;
         }
-        if record.contains(&SEPARATOR) {
+        if memchr::memchr(SEPARATOR, record).is_some() {
             return false;
         }
         self.text.clear();

@@ -23,7 +23,7 @@ use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
 pub use crate::types::{Column, ColumnType, ConvertError, Stored, convert};
-pub(crate) use count::RowCounter;
+pub(crate) use count::{PlainForm, RowCounter};
 pub(crate) use pool::{Killer, Reader, Stopped};
 pub use rows::RowWriter;
 pub use table::{Model, Table};

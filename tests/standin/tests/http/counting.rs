@@ -154,6 +154,7 @@ fn only_committed_transactions_count_and_short_rows_are_filtered() {
     assert_eq!(digest(&server), reference(&ROWS[..1]));
     assert_eq!(server.rows(), 1);
     assert_eq!(server.sql("SELECT COUNT(*) AS cnt FROM shop.orders"), "1\n");
+    assert_eq!(server.sql("SELECT COUNT(*) cnt FROM shop.orders"), "1\n");
     assert_eq!(server.sql("SELECT * FROM shop.orders"), "");
     let short = server.load(&["column_separator: ,"], "3,x\n");
     short.expect("Fail", "too many filtered rows");
