@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use lz4_flex::frame::FrameEncoder;
+use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
 
 const SEGMENT_BYTES: usize = 1 << 20;
 /// A body is one frame.
@@ -26,7 +26,9 @@ pub(crate) fn run(args: &PackArgs) -> Result<()> {
     let mut file = File::open(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let mut segment = vec![0; SEGMENT_BYTES];
     let (mut taken, mut given) = (0, 0);
-    let mut encoder = FrameEncoder::new(Vec::new());
+    // As the worker does it.
+    let frame = FrameInfo::new().block_size(BlockSize::Max256KB);
+    let mut encoder = FrameEncoder::with_frame_info(frame, Vec::new());
     loop {
         let length = file.read(&mut segment)?;
         if length == 0 {

@@ -54,6 +54,16 @@ impl Sink {
         Ok(serde_json::from_str(&self.ask("GET", &format!("/digest?table=bench.{}", table.name()), "")?)?)
     }
 
+    /// Body bytes, packed where they were, of the visible transactions whose labels hold `part`.
+    pub(crate) fn bytes_received(&self, part: &str) -> Result<u64> {
+        let state: Value = serde_json::from_str(&self.ask("GET", "/state", "")?)?;
+        let all = state["transactions"].as_array().context("no transactions")?;
+        let visible = all.iter().filter(|one| {
+            one["state"] == "VISIBLE" && one["label"].as_str().is_some_and(|label| label.contains(part))
+        });
+        Ok(visible.filter_map(|one| one["load_bytes"].as_u64()).sum())
+    }
+
     pub(crate) fn sql(&self, sql: &str) -> Result<()> {
         self.ask("POST", "/sql", sql).map(drop)
     }

@@ -42,8 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) usage: Usage,
     /// From the start of the job to its end.
     pub(crate) elapsed_s: f64,
-    /// As the target counted them, packed where they were.
-    pub(crate) bytes_loaded: u64,
+    /// A part of the labels of its transactions.
+    pub(crate) job_id: String,
 }
 
 /// Runs one job on new processes and waits for its end. The target's table is emptied before it.
@@ -67,7 +67,7 @@ pub(crate) async fn run(setup: Setup, source: &Source, sink: &Sink, logs: &Path)
         rows: report["rows_loaded"].as_u64().unwrap_or(0),
         usage,
         elapsed_s: number(&report["elapsed_seconds"]),
-        bytes_loaded: report["bytes_loaded"].as_u64().unwrap_or(0),
+        job_id: report["job_id"].as_str().context("a report names its job")?.to_owned(),
     })
 }
 

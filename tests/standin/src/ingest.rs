@@ -186,11 +186,11 @@ impl Rows {
         if self.outcome.failed.is_some() {
             return;
         }
-        if std::str::from_utf8(record.raw).is_err() {
+        if !record.raw.is_ascii() && std::str::from_utf8(record.raw).is_err() {
             return self.filtered("Invalid UTF-8 row", record.raw);
         }
         if let Sink::Count { counter, plain: Some(form) } = &mut self.sink {
-            let cells = memchr::memchr_iter(form.separator, record.raw).count() + 1;
+            let cells = count(form.separator, record.raw) + 1;
             if cells != self.plan.sources.len() {
                 return self.miscounted(cells, record.raw);
             }
@@ -303,6 +303,13 @@ impl Rows {
             self.outcome.errors.push(format!("Error: {reason}. Row: {shown}"));
         }
     }
+}
+
+/// How often `byte` stands in `text`; quicker on short texts than a search that looks for one after the other.
+fn count(byte: u8, text: &[u8]) -> usize {
+    // A sum over so many fits a byte, which is what makes this loop quick.
+    let pieces = text.chunks(255);
+    pieces.map(|piece| usize::from(piece.iter().fold(0_u8, |sum, at| sum + u8::from(*at == byte)))).sum()
 }
 
 /// How a CSV load's records can be counted as they stand, if they can.
