@@ -16,37 +16,49 @@ const SHORT_MAX: usize = 250;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CellSpan {
     start: u32,
-    len: u32,
+    end: u32,
 }
 
 impl CellSpan {
-    /// Starts where no cell can; without bytes, so that sums need not look for it.
-    pub const NULL: Self = Self { start: u32::MAX, len: 0 };
+    /// Starts where no cell can, and has no bytes, so that sums of lengths need not look for it.
+    pub const NULL: Self = Self { start: u32::MAX, end: u32::MAX };
 
     /// `start` and `len` in bytes; `None` when the row is longer than 4 GiB - 3 (no server sends that).
+    #[inline]
     pub fn new(start: usize, len: usize) -> Option<Self> {
         let start = u32::try_from(start).ok()?;
-        let len = u32::try_from(len).ok()?;
-        start.checked_add(len).is_some_and(|end| end < u32::MAX - 1).then_some(Self { start, len })
+        let end = start.checked_add(u32::try_from(len).ok()?)?;
+        (end < u32::MAX - 1).then_some(Self { start, end })
     }
 
     /// Bytes of the packet; `None` is NULL.
+    #[inline]
     pub fn range(self) -> Option<Range<usize>> {
-        (self.start != u32::MAX).then(|| self.start as usize..self.start as usize + self.len as usize)
+        (self.start != u32::MAX).then_some(self.start as usize..self.end as usize)
+    }
+
+    /// Where the packet goes on behind it; beyond any packet for NULL.
+    #[inline]
+    pub fn end(self) -> usize {
+        self.end as usize // no platform we build for has a narrower usize
     }
 
     /// Bytes of the cell; 0 for NULL.
-    pub fn len(self) -> usize {
-        self.len as usize // no platform we build for has a narrower usize
+    #[inline]
+    pub fn len(self) -> u32 {
+        self.end - self.start
     }
 
+    #[inline]
     pub fn is_empty(self) -> bool {
-        self.len == 0
+        self.start == self.end
     }
 
     /// Whether neither is NULL and a single byte lies between the two: the length of `next`, which is a short cell.
+    #[inline]
     pub fn is_one_before(self, next: Self) -> bool {
-        next != Self::NULL && u64::from(self.start) + u64::from(self.len) + 1 == u64::from(next.start)
+        // A cell ends far enough before NULL's start, see `new`, and one behind NULL is 0, where a length stands.
+        self.end.wrapping_add(1) == next.start
     }
 
     fn of(self, packet: &[u8]) -> Option<&[u8]> {
@@ -63,41 +75,48 @@ pub struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// The spans must be those of all cells of the packet, in order; a source guarantees that when it walks it.
+    #[inline]
     pub fn new(packet: &'a [u8], cells: &'a [CellSpan]) -> Self {
         Self { packet, cells }
     }
 
     /// The row packet, from the first cell's length to the last cell's end.
+    #[inline]
     pub fn packet(&self) -> &'a [u8] {
         self.packet
     }
 
+    #[inline]
     pub fn spans(&self) -> &'a [CellSpan] {
         self.cells
     }
 
     /// Number of cells.
+    #[inline]
     pub fn width(&self) -> usize {
         self.cells.len()
     }
 
     /// The cell's bytes as the server sent them; `None` is NULL.
+    #[inline]
     pub fn cell(&self, index: usize) -> Option<&'a [u8]> {
         self.cells[index].of(self.packet)
     }
 
+    #[inline]
     pub fn cells(&self) -> impl Iterator<Item = Option<&'a [u8]>> + use<'a> {
         let packet = self.packet;
         self.cells.iter().map(move |span| span.of(packet))
     }
 
     /// Cell bytes of the row, as progress and reports count them.
+    #[inline]
     pub fn bytes_read(&self) -> u64 {
         if self.packet.len() <= SHORT_MAX {
             // No cell is long, so each stands behind one byte, and NULL is one.
             return (self.packet.len() - self.cells.len()) as u64; // no platform has a wider usize
         }
-        self.cells.iter().map(|span| u64::from(span.len)).sum()
+        self.cells.iter().map(|span| u64::from(span.len())).sum()
     }
 }
 

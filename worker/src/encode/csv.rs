@@ -157,8 +157,8 @@ fn join(row: &Row<'_>, separator: u8, out: &mut Vec<u8>) {
                 let at = out.len();
                 out.extend_from_slice(&row.packet()[first.start..last.end]);
                 let written = &mut out[at..];
-                for range in stretch[..length - 1].iter().filter_map(|span| span.range()) {
-                    written[range.end - first.start] = separator;
+                for span in &stretch[..length - 1] {
+                    written[span.end() - first.start] = separator;
                 }
             }
             _ => out.extend_from_slice(NULL_MARK),

@@ -158,12 +158,14 @@ fn is_bare(kind: CellKind, packet: &[u8], span: CellSpan) -> bool {
 /// lengths of several bytes are not looked into.
 fn needs_no_escape(row: &Row<'_>) -> bool {
     let (packet, spans) = (row.packet(), row.spans());
-    let cells: usize = spans.iter().map(|span| span.len()).sum();
+    let (mut cells, mut lengths) = (0, 0);
+    for span in spans {
+        cells += span.len() as usize; // no platform we build for has a narrower usize
+        lengths += usize::from((*span != CellSpan::NULL) & is_escaped_length(span.len()));
+    }
     if cells + spans.len() != packet.len() {
         return false;
     }
-    let lengths =
-        spans.iter().filter(|span| **span != CellSpan::NULL && is_escaped_length(span.len())).count();
     let (blocks, rest) = packet.as_chunks::<BLOCK>();
     let mut last = [PADDING; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
@@ -174,8 +176,8 @@ fn needs_no_escape(row: &Row<'_>) -> bool {
     found == lengths
 }
 
-fn is_escaped_length(length: usize) -> bool {
-    length < 0x20 || length == usize::from(b'"') || length == usize::from(b'\\')
+fn is_escaped_length(length: u32) -> bool {
+    (length < 0x20) | (length == u32::from(b'"')) | (length == u32::from(b'\\'))
 }
 
 fn is_escaped(byte: u8) -> bool {
@@ -195,29 +197,34 @@ fn count_escaped(blocks: &[[u8; BLOCK]]) -> usize {
 
 fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut rest = bytes;
-    loop {
-        let (plain, escaped) = rest.split_at(plain_length(rest));
-        out.extend_from_slice(plain);
-        let Some((byte, after)) = escaped.split_first() else { break };
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    for block in blocks {
+        if block.iter().fold(false, |any, byte| any | is_escaped(*byte)) {
+            write_escapes(block, out);
+        } else {
+            out.extend_from_slice(block);
+        }
+    }
+    write_escapes(rest, out);
+    out.push(b'"');
+}
+
+fn write_escapes(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut plain_from = 0;
+    for (index, byte) in bytes.iter().enumerate() {
         let escape = ESCAPES[usize::from(*byte)];
+        if escape == 0 {
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain_from..index]);
+        plain_from = index + 1;
         out.extend_from_slice(&[b'\\', escape]);
         if escape == b'u' {
             let (high, low) = (HEX[usize::from(*byte >> 4)], HEX[usize::from(*byte & 15)]);
             out.extend_from_slice(&[b'0', b'0', high, low]);
         }
-        rest = after;
     }
-    out.push(b'"');
-}
-
-/// Bytes up to the first that needs an escape.
-fn plain_length(bytes: &[u8]) -> usize {
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let is_plain = |block: &[u8; BLOCK]| !block.iter().fold(false, |any, byte| any | is_escaped(*byte));
-    let skipped = BLOCK * blocks.iter().take_while(|block| is_plain(block)).count();
-    let rest = &bytes[skipped..];
-    skipped + rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0).unwrap_or(rest.len())
+    out.extend_from_slice(&bytes[plain_from..]);
 }
 
 /// Whether a number's first `length` bytes, the cell, are digits with at most one point among them and no needless zero
