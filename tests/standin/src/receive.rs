@@ -56,24 +56,30 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> u64 {
     header(headers, CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Feeds the body to the ingest on a blocking thread, with a bounded queue between; gives the ingest back.
+/// Feeds the body to the ingest and gives it back. Rows that are kept are written on a blocking thread, with a bounded
+/// queue between; counting them waits for nothing and is done at once.
 pub(crate) async fn receive(
     node: &Node,
     mut body: Incoming,
     mut ingest: Ingest,
     cut_after: Option<u64>,
 ) -> Result<(Ingest, Received), String> {
-    let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_WAITING_MAX);
-    let worker = tokio::task::spawn_blocking(move || {
-        while let Some(chunk) = chunks.blocking_recv() {
-            ingest.feed(&chunk);
-        }
-        ingest
-    });
-    let received = pump(node, &mut body, &sender, cut_after).await;
-    drop(sender);
     let stopped = |_| "the ingest stopped".to_owned();
-    let mut ingest = worker.await.map_err(stopped)?;
+    let received;
+    if node.cluster.config.count_only {
+        received = pump(node, &mut body, &mut Feed::Here(&mut ingest), cut_after).await;
+    } else {
+        let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_WAITING_MAX);
+        let worker = tokio::task::spawn_blocking(move || {
+            while let Some(chunk) = chunks.blocking_recv() {
+                ingest.feed(&chunk);
+            }
+            ingest
+        });
+        received = pump(node, &mut body, &mut Feed::Queue(&sender), cut_after).await;
+        drop(sender);
+        ingest = worker.await.map_err(stopped)?;
+    }
     if received == Received::Complete {
         let end = move || {
             ingest.end_of_load();
@@ -84,12 +90,26 @@ pub(crate) async fn receive(
     Ok((ingest, received))
 }
 
-async fn pump(
-    node: &Node,
-    body: &mut Incoming,
-    sink: &mpsc::Sender<Bytes>,
-    cut_after: Option<u64>,
-) -> Received {
+/// Where the bytes of a body go.
+enum Feed<'a> {
+    Queue(&'a mpsc::Sender<Bytes>),
+    Here(&'a mut Ingest),
+}
+
+impl Feed<'_> {
+    /// `false`: nobody takes them any more.
+    async fn take(&mut self, data: Bytes) -> bool {
+        match self {
+            Self::Queue(sender) => sender.send(data).await.is_ok(),
+            Self::Here(ingest) => {
+                ingest.feed(&data);
+                true
+            }
+        }
+    }
+}
+
+async fn pump(node: &Node, body: &mut Incoming, feed: &mut Feed<'_>, cut_after: Option<u64>) -> Received {
     let max = node.backend().streaming_load_max_mb.load(Ordering::Relaxed).saturating_mul(1 << 20);
     let started = Instant::now();
     let mut taken = 0_u64;
@@ -107,11 +127,11 @@ async fn pump(
         {
             data.truncate(usize::try_from(limit - taken).unwrap_or(0));
             // Whether the ingest still listens does not matter any more.
-            let _ = sink.send(data).await;
+            let _ = feed.take(data).await;
             return Received::Cut;
         }
         taken += data.len() as u64;
-        if taken > max || sink.send(data).await.is_err() {
+        if taken > max || !feed.take(data).await {
             return Received::Broken;
         }
         keep_rate(node.cluster.config.be_bytes_per_second, taken, started).await;
