@@ -86,10 +86,11 @@ async fn connection(server: Arc<Server>, settings: MysqlSettings, stream: TcpStr
         &options,
     );
     tokio::select! {
+        biased;
+        () = entry.cancel.cancelled() => {}
         result = Box::pin(conversation) => if let Err(error) = result {
             tracing::debug!(error = %error, "a MySQL connection ended");
         },
-        () = entry.cancel.cancelled() => {}
     }
 }
 

@@ -14,10 +14,11 @@ pub(super) fn kill(server: &Server, words: &mut Words) -> Result<Outcome, SqlErr
         .sessions
         .find(id)
         .ok_or_else(|| SqlError::new(ErrorKind::ER_NO_SUCH_THREAD, format!("Unknown thread id: {id}")))?;
-    entry.kill_statement();
     if !only_statement {
+        // First, so that the connection is gone before the statement's error can go out on it.
         entry.cancel.cancel();
     }
+    entry.kill_statement();
     Ok(Outcome::Changed(0))
 }
 
