@@ -76,7 +76,7 @@ impl Crowd {
             for grant in grants {
                 self.next_ticket += 1;
                 let (ticket, attempt) = (Ticket(self.next_ticket), grant.attempt);
-                let outcome = Outcome::Prepared { prepared: prepared(attempt), bad_rows: Vec::new() };
+                let outcome = Outcome::Prepared { prepared: prepared(attempt, 0..1), bad_rows: Vec::new() };
                 reports.push(Event::Report { ticket, attempt, outcome });
             }
         }

@@ -34,10 +34,9 @@ use std::time::Duration;
 
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
 use starlift_common::job::{CommitMode, JobState};
-use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
-use starlift_common::task::{AttemptKey, LabelsBegun, Outcome, Prepared, PreparedPart, Progress};
+use starlift_common::task::{AttemptKey, LabelsBegun, Outcome, Progress};
 use starlift_coordinator::clock::{Millis, Now, UnixMillis};
 use starlift_coordinator::commit::Verdict;
 use starlift_coordinator::record::Standing;
@@ -48,7 +47,7 @@ use starlift_coordinator::sweep::{Fate, Fates, Target};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use tokio::time::Instant;
 
-use common::{PREFIX, ROWS, info, plan};
+use common::{info, plan, prepared};
 
 /// The bounds of a search, and what is broken on purpose.
 #[derive(Debug, Clone, Copy)]
@@ -928,23 +927,6 @@ fn task(number: u32) -> TaskKey {
 
 fn attempt(number: u32, epoch: u64) -> AttemptKey {
     AttemptKey { task: task(number), epoch: Epoch(epoch) }
-}
-
-/// An attempt's prepared parts under these numbers, every row loaded.
-fn prepared(attempt: AttemptKey, parts: impl IntoIterator<Item = u32>) -> Prepared {
-    let part = |number: u32| PreparedPart {
-        label: Label::part(PREFIX, attempt, number).to_string(),
-        txn_id: i64::try_from(attempt.epoch.0).unwrap() * 1000 + i64::from(number),
-        rows_sent: ROWS,
-        rows_loaded: ROWS,
-        rows_filtered: 0,
-        rows_unselected: 0,
-        bytes_sent: 100,
-        loads: 1,
-    };
-    let parts: Vec<PreparedPart> = parts.into_iter().map(part).collect();
-    let rows_read = ROWS * parts.len() as u64;
-    Prepared { parts, rows_read, bytes_read: 5 * rows_read, ..Prepared::default() }
 }
 
 /// What a store does with a change.

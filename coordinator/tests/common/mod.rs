@@ -103,12 +103,12 @@ pub(crate) fn running_jobs(jobs: u32, tasks: u32, concurrent: u32) -> State {
     state
 }
 
-/// What a worker has prepared of an attempt: one transaction of [`ROWS`] rows.
+/// An attempt's prepared parts under these numbers, every row loaded.
 #[allow(dead_code, reason = "not every test binary needs reports")]
-pub(crate) fn prepared(attempt: AttemptKey) -> Prepared {
-    let part = PreparedPart {
-        label: Label::part(PREFIX, attempt, 0).as_str().to_owned(),
-        txn_id: 1_000_000 + i64::from(attempt.task.task.0),
+pub(crate) fn prepared(attempt: AttemptKey, parts: impl IntoIterator<Item = u32>) -> Prepared {
+    let part = |number: u32| PreparedPart {
+        label: Label::part(PREFIX, attempt, number).to_string(),
+        txn_id: i64::try_from(attempt.epoch.0).expect("epochs of tests are small") * 1000 + i64::from(number),
         rows_sent: ROWS,
         rows_loaded: ROWS,
         rows_filtered: 0,
@@ -116,5 +116,7 @@ pub(crate) fn prepared(attempt: AttemptKey) -> Prepared {
         bytes_sent: 100,
         loads: 1,
     };
-    Prepared { parts: vec![part], rows_read: ROWS, bytes_read: 100, ..Prepared::default() }
+    let parts: Vec<PreparedPart> = parts.into_iter().map(part).collect();
+    let rows_read = ROWS * parts.len() as u64;
+    Prepared { parts, rows_read, bytes_read: 5 * rows_read, ..Prepared::default() }
 }
