@@ -23,3 +23,4 @@ mod rows;
 mod source;
 mod standin;
 mod steer;
+mod types;

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::query::quote;
+
 /// A validated job. Nothing in it was checked against a catalogue yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
@@ -202,6 +204,10 @@ pub struct Settings {
     pub commit: CommitMode,
     /// Zone of MySQL TIMESTAMP values; `None`: the source's own.
     pub time_zone: Option<String>,
+    /// The target table is created, where it is not there, before preSql.
+    pub create_table: bool,
+    /// Texts that may be too long for their column are measured at plan time, by a pass over the source.
+    pub probe_lengths: bool,
 }
 
 /// `setting.starlift.commit`: when prepared rows become visible.
@@ -320,7 +326,7 @@ pub struct ReadSpec {
     pub time_zone: Option<String>,
 }
 
-/// How JSON bodies render a cell.
+/// How bodies render a cell. CSV knows the bytes as they are and hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CellKind {
@@ -329,6 +335,38 @@ pub enum CellKind {
     Number,
     /// JSON text, embedded as it is.
     Json,
+    /// The bytes as hexadecimal digits, under a name of their own; the load's `columns` decodes them.
+    Hex,
+}
+
+/// What a worker makes sure of in one column, because the server would change another value without a word. NULL passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CellCheck {
+    /// Index of the column.
+    pub column: u32,
+    pub rule: CellRule,
+}
+
+/// Which values may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellRule {
+    /// `0`, `1`, `true` and `false`.
+    Truth,
+    /// Digits, behind a sign or not.
+    WholeNumber,
+    /// Digits with at most so many behind the point, zeros at the end not counted.
+    Decimal { scale: u32 },
+    /// `YYYY-MM-DD` without a zero part.
+    Date,
+    /// The same, alone or with `HH:MM:SS` and at most six digits of a second.
+    DateTime,
+    /// A date or datetime of MySQL's own writing: no year, month or day of zero.
+    RealDate,
+    /// A JSON document.
+    Json,
+    /// No zero byte at the end, which would be taken for padding.
+    NoZeroAtEnd,
 }
 
 /// Where and in what form to load; the same for all tasks of a job. Made at plan time, stored, sent to workers.
@@ -341,6 +379,9 @@ pub struct LoadSpec {
     pub columns: Vec<String>,
     /// One per column.
     pub cell_kinds: Vec<CellKind>,
+    /// In the order of the columns; most jobs need few or none.
+    #[serde(default)]
+    pub checks: Vec<CellCheck>,
     /// FE addresses, `http[s]://host:port`; never empty.
     pub load_urls: Vec<String>,
     pub format: Format,
@@ -387,7 +428,32 @@ const SLOW_ROWS_PER_SECOND: u64 = 10_000;
 /// A row's cells, for the same estimate under a speed limit.
 const USUAL_ROW_BYTES: u64 = 256;
 
+/// How the names of hexadecimal cells begin.
+pub const HEX_PREFIX: &str = "starlift_hex_";
+
 impl LoadSpec {
+    /// Under which name each cell goes out: the column's own, but for hexadecimal ones.
+    pub fn cell_names(&self) -> Vec<String> {
+        let cells = self.columns.iter().zip(&self.cell_kinds).enumerate();
+        cells
+            .map(|(index, (column, kind))| match kind {
+                CellKind::Hex => format!("{HEX_PREFIX}{index}"),
+                CellKind::Text | CellKind::Number | CellKind::Json => column.clone(),
+            })
+            .collect()
+    }
+
+    /// The `columns` header: the cells by name, then what is made of them. The encoding is named because plain text for
+    /// a VARBINARY column is read as hexadecimal by some versions and as base64 by others (StarRocks PR #26911).
+    pub fn columns_header(&self) -> String {
+        let names = self.cell_names();
+        let decoded = self.columns.iter().zip(&names).filter(|(column, name)| column != name);
+        let decoded: Vec<String> = decoded
+            .map(|(column, name)| format!("{}=to_binary({},'hex')", quote(column), quote(name)))
+            .collect();
+        names.iter().map(|name| quote(name)).chain(decoded).collect::<Vec<_>>().join(",")
+    }
+
     /// How long a transaction of a task may live, in seconds: as the job says, else four times the task's estimate.
     /// Both halves count with it: the worker sends it with `begin`, and the coordinator knows by it when nothing can
     /// come any more of a worker that was lost. `bytes_per_second` is the task's share of a speed limit.
@@ -415,6 +481,50 @@ mod tests {
         assert!(!Planning.may_become(Running) && !Running.may_become(PreSql));
         assert!(PreSql.may_become(Failed) && Running.may_become(Cancelled));
         assert!(!Succeeded.may_become(Failed) && !Failed.may_become(Running));
+    }
+
+    #[test]
+    fn bytes_go_out_as_hexadecimal_digits_that_the_load_decodes() {
+        let spec = |kinds: &[CellKind]| LoadSpec {
+            columns: kinds.iter().enumerate().map(|(index, _)| format!("c{index}")).collect(),
+            cell_kinds: kinds.to_vec(),
+            ..spec()
+        };
+        let plain = spec(&[CellKind::Number, CellKind::Text]);
+        assert_eq!(plain.columns_header(), "`c0`,`c1`");
+        let bytes = spec(&[CellKind::Hex, CellKind::Text, CellKind::Hex]);
+        assert_eq!(bytes.cell_names(), ["starlift_hex_0", "c1", "starlift_hex_2"]);
+        assert_eq!(
+            bytes.columns_header(),
+            "`starlift_hex_0`,`c1`,`starlift_hex_2`,`c0`=to_binary(`starlift_hex_0`,'hex'),`c2`=to_binary(`starlift_hex_2`,'hex')"
+        );
+    }
+
+    fn spec() -> LoadSpec {
+        let delimiter = |byte| Delimiter::new(vec![byte]).expect("one byte below 0x80");
+        LoadSpec {
+            datasource: String::new(),
+            database: String::new(),
+            table: String::new(),
+            columns: Vec::new(),
+            cell_kinds: Vec::new(),
+            checks: Vec::new(),
+            load_urls: Vec::new(),
+            format: Format::Csv,
+            column_separator: delimiter(1),
+            row_delimiter: delimiter(2),
+            named_delimiters: false,
+            headers: BTreeMap::new(),
+            max_batch_rows: 1,
+            max_batch_bytes: 1,
+            label_prefix: String::new(),
+            timeout_s: None,
+            max_part_bytes: 1,
+            on_error: OnError::Exit,
+            mode: LoadMode::Transaction,
+            prepared_timeout_s: None,
+            compression: None,
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::problem::{Code, Problem};
 use faults::Faults;
 use fields::Object;
 
+pub use load_props::derived_columns;
 pub use parameters::substitute;
 pub use text::{MAX_BYTES, strip_comments};
 

@@ -6,7 +6,8 @@ use starlift_proto as pb;
 
 use crate::ids::{Epoch, JobId, TaskId, TaskKey};
 use crate::job::{
-    CellKind, Compression, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind,
+    CellCheck, CellKind, CellRule, Compression, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec,
+    SourceKind,
 };
 use crate::problem::{Code, Problem};
 use crate::retry::FailureClass;
@@ -134,6 +135,7 @@ impl From<&LoadSpec> for pb::LoadSpec {
             CellKind::Text => pb::CellKind::Text.into(),
             CellKind::Number => pb::CellKind::Number.into(),
             CellKind::Json => pb::CellKind::Json.into(),
+            CellKind::Hex => pb::CellKind::Hex.into(),
         };
         Self {
             datasource: load.datasource.clone(),
@@ -141,6 +143,7 @@ impl From<&LoadSpec> for pb::LoadSpec {
             table: load.table.clone(),
             columns: load.columns.clone(),
             cell_kinds: load.cell_kinds.iter().map(kind).collect(),
+            checks: load.checks.iter().map(Into::into).collect(),
             load_urls: load.load_urls.clone(),
             format: format.into(),
             column_separator: load.column_separator.as_bytes().to_vec(),
@@ -189,6 +192,7 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
                 pb::CellKind::Text => Ok(CellKind::Text),
                 pb::CellKind::Number => Ok(CellKind::Number),
                 pb::CellKind::Json => Ok(CellKind::Json),
+                pb::CellKind::Hex => Ok(CellKind::Hex),
                 pb::CellKind::Unspecified => Err(bad("load.cell_kinds", "has an unknown one")),
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -216,10 +220,16 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
         if load.max_batch_rows == 0 || load.max_batch_bytes == 0 || load.max_part_bytes == 0 {
             return Err(bad("load", "has a batch or part limit of zero"));
         }
+        let checks = load.checks.iter().map(CellCheck::try_from).collect::<Result<Vec<_>, _>>()?;
+        let width = u32::try_from(cell_kinds.len()).unwrap_or(u32::MAX);
+        if checks.iter().any(|check| check.column >= width) {
+            return Err(bad("load.checks", "has one of a column that is not there"));
+        }
         let delimiter = |bytes| Delimiter::new(bytes).map_err(|error| bad("load delimiter", &error));
         Ok(Self {
             format,
             cell_kinds,
+            checks,
             datasource: load.datasource,
             database: load.database,
             table: load.table,
@@ -239,6 +249,42 @@ impl TryFrom<pb::LoadSpec> for LoadSpec {
             prepared_timeout_s: (load.prepared_timeout_s > 0).then_some(load.prepared_timeout_s),
             compression,
         })
+    }
+}
+
+impl From<&CellCheck> for pb::CellCheck {
+    fn from(check: &CellCheck) -> Self {
+        let (rule, scale) = match check.rule {
+            CellRule::Truth => (pb::CellRule::Truth, 0),
+            CellRule::WholeNumber => (pb::CellRule::WholeNumber, 0),
+            CellRule::Decimal { scale } => (pb::CellRule::Decimal, scale),
+            CellRule::Date => (pb::CellRule::Date, 0),
+            CellRule::DateTime => (pb::CellRule::DateTime, 0),
+            CellRule::RealDate => (pb::CellRule::RealDate, 0),
+            CellRule::Json => (pb::CellRule::Json, 0),
+            CellRule::NoZeroAtEnd => (pb::CellRule::NoZeroAtEnd, 0),
+        };
+        Self { column: check.column, rule: rule.into(), scale }
+    }
+}
+
+impl TryFrom<&pb::CellCheck> for CellCheck {
+    type Error = WireError;
+
+    fn try_from(check: &pb::CellCheck) -> Result<Self, Self::Error> {
+        let rule = match check.rule() {
+            pb::CellRule::Truth => CellRule::Truth,
+            pb::CellRule::WholeNumber => CellRule::WholeNumber,
+            pb::CellRule::Decimal => CellRule::Decimal { scale: check.scale },
+            pb::CellRule::Date => CellRule::Date,
+            pb::CellRule::DateTime => CellRule::DateTime,
+            pb::CellRule::RealDate => CellRule::RealDate,
+            pb::CellRule::Json => CellRule::Json,
+            pb::CellRule::NoZeroAtEnd => CellRule::NoZeroAtEnd,
+            // A value that should have been looked at must not go out.
+            pb::CellRule::Unspecified => return Err(bad("load.checks", "has an unknown rule")),
+        };
+        Ok(Self { column: check.column, rule })
     }
 }
 

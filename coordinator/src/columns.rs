@@ -1,32 +1,77 @@
-//! Columns: what the catalogues say, what the job lists, and whether each value arrives as it left. Pure. A pair of types
-//! that cannot be carried faithfully is refused here, before anything is changed; one that may lose something is told.
+//! Columns: what the catalogues of both sides say, and how a column is selected so that no value loses anything on the
+//! way. Pure. Which type fits which is decided in [`fit`].
 
-use starlift_common::job::CellKind;
+use std::fmt;
+
+use starlift_common::job::SourceKind;
+use starlift_common::query::quote;
+
+pub mod fit;
 
 /// What the values of a column are, as far as carrying them goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// 0 or 1.
     Boolean,
+    /// Meant for truth, and holds any number of its range: MySQL's `tinyint(1)`, and what comparisons yield.
+    Flag(Range),
     /// Fits 64 bits, signed or not.
-    Integer,
+    Integer(Range),
     /// Integers padded with zeros by the server.
-    PaddedInteger,
+    PaddedInteger(Range),
     LargeInt,
+    /// Single precision, in text that tells the value exactly.
     Float,
+    /// Single precision, in the shortest text that no other single precision number is nearer to.
+    ShortFloat,
     Double,
     Decimal {
+        precision: u32,
         scale: u32,
     },
+    /// So many bits, selected as a number.
+    Bits(u32),
     Text,
+    /// Text that the server pads with zero bytes: StarRocks' CHAR.
+    PaddedText,
+    Binary,
     Json,
     Date,
     DateTime,
     Time,
     Year,
+    /// ARRAY, MAP or STRUCT whose elements JSON carries exactly, as the catalogue writes it; selected as JSON.
+    Nested(String),
     /// The literal NULL.
     Null,
     /// Not carried, and why.
     Refused(String),
+}
+
+/// The numbers a column of integers can hold, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Range {
+    pub min: i128,
+    pub max: i128,
+}
+
+impl Range {
+    pub const LARGEINT: Self = Self { min: i128::MIN, max: i128::MAX };
+
+    /// Of two's complement with so many bits, at most 64.
+    pub const fn signed(bits: u32) -> Self {
+        let half = 1 << (bits - 1);
+        Self { min: -half, max: half - 1 }
+    }
+
+    /// Of at most 64 bits.
+    pub const fn unsigned(bits: u32) -> Self {
+        Self { min: 0, max: (1 << bits) - 1 }
+    }
+
+    pub fn holds(self, other: Self) -> bool {
+        self.min <= other.min && other.max <= self.max
+    }
 }
 
 /// A column as a catalogue describes it.
@@ -36,6 +81,8 @@ pub struct Column {
     pub kind: Kind,
     /// The type as the server writes it, for messages.
     pub type_text: String,
+    /// Of the longest value in UTF-8, in bytes; `None`: not a text, or not told.
+    pub bytes_most: Option<u64>,
     pub nullable: bool,
     /// Filled by the server when a load leaves it out.
     pub has_default: bool,
@@ -45,8 +92,11 @@ pub struct Column {
     pub hidden: bool,
     /// Part of the table's key.
     pub is_key: bool,
+    /// Part of the key that no two rows share.
+    pub is_primary: bool,
     /// An index or the sort order begins with it, so that a range of it is found without reading the whole table.
     pub is_sorted: bool,
+    pub comment: String,
 }
 
 /// The column of that name, without regard to case.
@@ -58,16 +108,21 @@ pub fn find<'a>(columns: &'a [Column], name: &str) -> Option<&'a Column> {
 /// Reads a type of MySQL or MariaDB as `information_schema.columns.COLUMN_TYPE` writes it.
 pub fn mysql_kind(type_text: &str) -> Kind {
     let text = type_text.to_ascii_lowercase();
-    match base(&text) {
-        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" if text.contains("zerofill") => {
-            Kind::PaddedInteger
-        }
-        // What BOOL is in MySQL; other widths are for display only.
-        "tinyint" if text.starts_with("tinyint(1)") => Kind::Boolean,
-        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Kind::Integer,
+    let base = base(&text);
+    if let Some(bits) = mysql_integer_bits(base) {
+        let is_unsigned = text.contains("unsigned") || text.contains("zerofill");
+        let range = if is_unsigned { Range::unsigned(bits) } else { Range::signed(bits) };
+        return match base {
+            _ if text.contains("zerofill") => Kind::PaddedInteger(range),
+            // What BOOL is in MySQL; other widths are for display only.
+            "tinyint" if text.starts_with("tinyint(1)") => Kind::Flag(range),
+            _ => Kind::Integer(range),
+        };
+    }
+    match base {
         "float" => Kind::Float,
         "double" | "real" => Kind::Double,
-        "decimal" | "numeric" | "dec" | "fixed" => Kind::Decimal { scale: scale(&text) },
+        "decimal" | "numeric" | "dec" | "fixed" => decimal(&text),
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set" | "uuid"
         | "inet4" | "inet6" => Kind::Text,
         "json" => Kind::Json,
@@ -75,20 +130,28 @@ pub fn mysql_kind(type_text: &str) -> Kind {
         "datetime" | "timestamp" => Kind::DateTime,
         "time" => Kind::Time,
         "year" => Kind::Year,
-        "bit" => Kind::Refused(
-            "BIT values arrive as raw bytes; write `(col + 0)` in the reader's column list".into(),
-        ),
-        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Refused(
-            "binary values are not carried yet; write `hex(col)` in the reader's column list".into(),
-        ),
+        "bit" => Kind::Bits(arguments(&text).next().unwrap_or(1)),
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Binary,
         "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
         | "multipolygon" | "geometrycollection" | "geomcollection" => Kind::Refused(
-            "spatial values are not carried; write `st_astext(col)` in the reader's column list".into(),
+            "spatial values are not carried; write ST_AsText({col}) or ST_AsWKB({col}) in the reader's column list"
+                .into(),
         ),
         other => Kind::Refused(format!(
             "type {other} is not known; convert it to text in the reader's column list"
         )),
     }
+}
+
+fn mysql_integer_bits(base: &str) -> Option<u32> {
+    Some(match base {
+        "tinyint" => 8,
+        "smallint" => 16,
+        "mediumint" => 24,
+        "int" | "integer" => 32,
+        "bigint" => 64,
+        _ => return None,
+    })
 }
 
 /// Reads a type of StarRocks as `SHOW FULL COLUMNS` or `information_schema.columns.COLUMN_TYPE` writes it.
@@ -100,28 +163,63 @@ pub fn starrocks_kind(type_text: &str) -> Kind {
         "tinyint" if text.starts_with("tinyint(1)") => Kind::Boolean,
         "bigint" if text.contains("unsigned") => Kind::LargeInt,
         "largeint" => Kind::LargeInt,
-        "tinyint" | "smallint" | "int" | "integer" | "bigint" => Kind::Integer,
+        "tinyint" => Kind::Integer(Range::signed(8)),
+        "smallint" => Kind::Integer(Range::signed(16)),
+        "int" | "integer" => Kind::Integer(Range::signed(32)),
+        "bigint" => Kind::Integer(Range::signed(64)),
         "float" => Kind::Float,
         "double" => Kind::Double,
         "decimal" | "decimalv2" | "decimalv3" | "decimal32" | "decimal64" | "decimal128" | "decimal256" => {
-            Kind::Decimal { scale: scale(&text) }
+            decimal(&text)
         }
-        "char" | "varchar" | "string" | "text" => Kind::Text,
+        "varchar" | "string" | "text" => Kind::Text,
+        "char" => Kind::PaddedText,
         "json" => Kind::Json,
         "date" => Kind::Date,
         "datetime" => Kind::DateTime,
-        "bitmap" => {
-            Kind::Refused("BITMAP is not carried as a plain column; use bitmap_to_string(col)".into())
-        }
-        "hll" => Kind::Refused("HLL is not carried as a plain column; use hll_cardinality(col)".into()),
-        "percentile" => Kind::Refused("PERCENTILE is not carried as a plain column".into()),
-        "binary" | "varbinary" => {
-            Kind::Refused("binary values are not carried yet; use to_base64(col)".into())
-        }
-        "array" | "map" | "struct" => Kind::Refused(
-            "ARRAY, MAP and STRUCT are not carried yet; use to_json(col) and a JSON column".into(),
+        "binary" | "varbinary" => Kind::Binary,
+        "bitmap" => Kind::Refused(
+            "BITMAP is not carried as a plain column; read bitmap_to_string({col}), and load with \
+             loadProps columns = ..., target=bitmap_from_string(field)"
+                .into(),
         ),
+        "hll" => Kind::Refused(
+            "HLL is not carried as a plain column; read hll_cardinality({col}), or rebuild it with loadProps \
+             columns = ..., target=hll_hash(field)"
+                .into(),
+        ),
+        "percentile" => Kind::Refused(
+            "PERCENTILE is not carried as a plain column; rebuild it with loadProps columns = ..., \
+             target=percentile_hash(field)"
+                .into(),
+        ),
+        "array" | "map" | "struct" => nested(&text),
         other => Kind::Refused(format!("type {other} is not known; convert it to text")),
+    }
+}
+
+/// JSON carries these element types exactly; decimals and LARGEINT would pass through a double in it.
+const NESTED_WORDS: &[&str] = &[
+    "array", "map", "struct", "boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "char",
+    "varchar", "string", "date", "datetime", "json",
+];
+
+fn nested(text: &str) -> Kind {
+    // A field of a STRUCT stands before its type.
+    let words = text.split([',', '<', '>']).map(|part| {
+        let part = part.trim();
+        part.rsplit([' ', ':']).next().unwrap_or(part)
+    });
+    let mut types = words
+        .map(base)
+        .filter(|word| !word.is_empty() && !word.starts_with(|letter: char| letter.is_ascii_digit()));
+    match types.find(|word| !NESTED_WORDS.contains(word)) {
+        None => Kind::Nested(text.split_whitespace().collect()),
+        Some(word) => Kind::Refused(format!(
+            "elements of type {} would lose digits or be lost in JSON, which carries nested values; convert it in \
+             the reader's column list",
+            word.to_ascii_uppercase()
+        )),
     }
 }
 
@@ -131,77 +229,95 @@ fn base(text: &str) -> &str {
     &text[..end]
 }
 
-/// The second number in `decimal(p, s)`; without any it is 0, as both servers have it.
-fn scale(text: &str) -> u32 {
+/// `decimal(p, s)`; without them it is (10, 0), as both servers have it.
+fn decimal(text: &str) -> Kind {
+    let mut numbers = arguments(text);
+    if text == "decimalv2" {
+        return Kind::Decimal { precision: 27, scale: 9 };
+    }
+    Kind::Decimal { precision: numbers.next().unwrap_or(10), scale: numbers.next().unwrap_or(0) }
+}
+
+/// The numbers in the first parentheses.
+fn arguments(text: &str) -> impl Iterator<Item = u32> {
     let inside = text.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inside, _)| inside);
-    inside
-        .and_then(|inside| inside.split_once(','))
-        .and_then(|(_, scale)| scale.trim().parse().ok())
-        .unwrap_or(0)
+    inside.unwrap_or_default().split(',').map_while(|number| number.trim().parse().ok())
+}
+
+/// StarRocks' STRING is its longest VARCHAR, which differs from version to version; this is the least.
+const STRING_BYTES: u64 = 65_533;
+
+/// Bytes that a text column of StarRocks takes; `None`: no text. A STRING takes at least so many.
+pub fn starrocks_bytes(type_text: &str) -> Option<u64> {
+    let text = type_text.to_ascii_lowercase();
+    match base(&text) {
+        "varchar" | "char" => arguments(&text).next().map(u64::from),
+        "string" | "text" => Some(STRING_BYTES),
+        _ => None,
+    }
+}
+
+/// Bytes in UTF-8 of a MySQL column's longest value. `characters` and `octets` are as the catalogue tells them, in the
+/// column's own character set.
+pub fn mysql_bytes(
+    type_text: &str,
+    character_set: &str,
+    characters: Option<u64>,
+    octets: Option<u64>,
+) -> Option<u64> {
+    let text = type_text.to_ascii_lowercase();
+    let set = character_set.to_ascii_lowercase();
+    match base(&text) {
+        "char" | "varchar" | "enum" | "set" => {
+            // The euro sign of latin1 has three bytes in UTF-8.
+            let each = match set.as_str() {
+                "ascii" => 1,
+                "latin1" | "utf8" | "utf8mb3" | "ucs2" => 3,
+                _ => 4,
+            };
+            characters.map(|count| count.saturating_mul(each))
+        }
+        "tinytext" | "text" | "mediumtext" | "longtext" => {
+            let each = match set.as_str() {
+                "ascii" | "utf8" | "utf8mb3" | "utf8mb4" => 1,
+                _ => 3,
+            };
+            octets.map(|count| count.saturating_mul(each))
+        }
+        "uuid" => Some(36),
+        "inet4" => Some(15),
+        "inet6" => Some(45),
+        _ => None,
+    }
+}
+
+/// SQL text that selects the column so that its text tells every value exactly.
+pub fn select_text(system: SourceKind, column: &Column) -> String {
+    let name = quote(&column.name);
+    match (system, &column.kind) {
+        // MySQL prints a FLOAT with six digits; as a DOUBLE it prints all that the value has. StarRocks prints what
+        // tells it from other FLOATs, which as a DOUBLE is another value.
+        (SourceKind::Mysql, Kind::Float) => format!("({name} * 1e0)"),
+        (SourceKind::Starrocks, Kind::Float) => format!("CAST({name} AS DOUBLE)"),
+        // Otherwise it comes as raw bytes.
+        (SourceKind::Mysql, Kind::Bits(_)) => format!("({name} + 0)"),
+        (SourceKind::Starrocks, Kind::Nested(text)) if text.starts_with("array") => {
+            format!("CAST({name} AS JSON)")
+        }
+        (SourceKind::Starrocks, Kind::Nested(_)) => format!("to_json({name})"),
+        _ => name,
+    }
 }
 
 impl Kind {
     pub fn is_integer(&self) -> bool {
-        matches!(self, Self::Integer | Self::PaddedInteger | Self::LargeInt)
-    }
-
-    fn is_number(&self) -> bool {
-        self.is_integer() || matches!(self, Self::Boolean | Self::Float | Self::Double | Self::Decimal { .. })
+        matches!(self, Self::Integer(_) | Self::PaddedInteger(_) | Self::LargeInt)
     }
 }
 
-/// How a pair of types goes together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fit {
-    /// Every value arrives as it left, or StarRocks refuses its row.
-    Faithful,
-    /// StarRocks changes some values without a word; what it does with them.
-    Lossy(&'static str),
-    /// No value can be loaded; why.
-    Impossible(String),
-}
-
-/// How values of `source` fit a column of `target`, in strict mode.
-pub fn fit(source: &Kind, target: &Kind) -> Fit {
-    use Kind::{Boolean, Date, DateTime, Decimal, Double, Float, Json, Null, Refused, Text, Time, Year};
-    match (source, target) {
-        (Refused(reason), _) | (_, Refused(reason)) => Fit::Impossible(reason.clone()),
-        (Null, _) | (_, Text) => Fit::Faithful,
-        (Date | DateTime | Time | Json, number) if number.is_number() => impossible(),
-        (Time, _) => impossible(),
-        (Json, Json) | (Text, Json) => Fit::Faithful,
-        (number, Json) if number.is_number() => Fit::Faithful,
-        (_, Json) | (Json, _) => impossible(),
-        (Boolean | Float | Double | Year | Decimal { .. }, Date | DateTime) => impossible(),
-        (DateTime, Date) => Fit::Lossy("the time of day is dropped"),
-        (Decimal { scale: 1.. } | Float | Double | Text, integer) if integer.is_integer() => {
-            Fit::Lossy("digits behind the point are cut off")
-        }
-        (Decimal { scale: from }, Decimal { scale: to }) if from > to => {
-            Fit::Lossy("digits behind the point are rounded")
-        }
-        (Float | Double, Decimal { .. }) => Fit::Lossy("digits behind the point are rounded"),
-        (Double | Decimal { .. }, Float) => Fit::Lossy("the value is rounded to single precision"),
-        (Decimal { .. }, Double) => Fit::Lossy("the value is rounded to double precision"),
-        (number, Boolean) if number.is_number() && *number != Boolean => {
-            Fit::Lossy("every number other than 0 becomes true")
-        }
-        _ => Fit::Faithful,
-    }
-}
-
-fn impossible() -> Fit {
-    Fit::Impossible("no value of the one type is one of the other".into())
-}
-
-/// How JSON bodies render the cells of a pair. Decimals and LARGEINT travel as strings, which StarRocks reads digit by
-/// digit; as JSON numbers they would pass through a double.
-pub fn cell_kind(source: &Kind, target: &Kind) -> CellKind {
-    match (source, target) {
-        (_, Kind::Json) => CellKind::Json,
-        (Kind::Integer | Kind::Boolean, Kind::Integer | Kind::Boolean) => CellKind::Number,
-        (Kind::Integer | Kind::Float | Kind::Double, Kind::Float | Kind::Double) => CellKind::Number,
-        _ => CellKind::Text,
+impl fmt::Display for Range {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}..{}", self.min, self.max)
     }
 }
 
@@ -211,14 +327,17 @@ mod tests {
 
     #[test]
     fn types_of_mysql_are_read() {
-        assert_eq!(mysql_kind("bigint(20) unsigned"), Kind::Integer);
-        assert_eq!(mysql_kind("int(5) unsigned zerofill"), Kind::PaddedInteger);
-        assert_eq!(mysql_kind("tinyint(1)"), Kind::Boolean);
-        assert_eq!(mysql_kind("tinyint(4)"), Kind::Integer);
-        assert_eq!(mysql_kind("DECIMAL(10,2)"), Kind::Decimal { scale: 2 });
+        assert_eq!(mysql_kind("bigint(20) unsigned"), Kind::Integer(Range::unsigned(64)));
+        assert_eq!(mysql_kind("mediumint(9)"), Kind::Integer(Range { min: -8_388_608, max: 8_388_607 }));
+        assert_eq!(mysql_kind("int(5) unsigned zerofill"), Kind::PaddedInteger(Range::unsigned(32)));
+        assert_eq!(mysql_kind("tinyint(1)"), Kind::Flag(Range { min: -128, max: 127 }));
+        assert_eq!(mysql_kind("tinyint(4)"), Kind::Integer(Range::signed(8)));
+        assert_eq!(mysql_kind("DECIMAL(10,2)"), Kind::Decimal { precision: 10, scale: 2 });
         assert_eq!(mysql_kind("enum('a','b')"), Kind::Text);
         assert_eq!(mysql_kind("datetime(6)"), Kind::DateTime);
-        for refused in ["bit(8)", "varbinary(16)", "longblob", "point", "vector(3)"] {
+        assert_eq!((mysql_kind("bit(8)"), mysql_kind("bit")), (Kind::Bits(8), Kind::Bits(1)));
+        assert_eq!((mysql_kind("varbinary(16)"), mysql_kind("longblob")), (Kind::Binary, Kind::Binary));
+        for refused in ["point", "vector(3)"] {
             assert!(matches!(mysql_kind(refused), Kind::Refused(_)), "{refused}");
         }
     }
@@ -226,39 +345,40 @@ mod tests {
     #[test]
     fn types_of_starrocks_are_read_in_both_spellings() {
         assert_eq!(starrocks_kind("tinyint(1)"), Kind::Boolean);
-        assert_eq!(starrocks_kind("tinyint(4)"), Kind::Integer);
+        assert_eq!(starrocks_kind("tinyint(4)"), Kind::Integer(Range::signed(8)));
         assert_eq!(starrocks_kind("bigint(20) unsigned"), Kind::LargeInt);
         assert_eq!(starrocks_kind("largeint(40)"), Kind::LargeInt);
-        assert_eq!(starrocks_kind("decimal(9, 2)"), Kind::Decimal { scale: 2 });
-        assert_eq!(starrocks_kind("DECIMAL64(18,4)"), Kind::Decimal { scale: 4 });
-        for refused in ["bitmap", "hll", "array<int(11)>", "varbinary(20)", "unknown"] {
+        assert_eq!(starrocks_kind("decimal(9, 2)"), Kind::Decimal { precision: 9, scale: 2 });
+        assert_eq!(starrocks_kind("DECIMAL64(18,4)"), Kind::Decimal { precision: 18, scale: 4 });
+        assert_eq!(starrocks_kind("decimalv2"), Kind::Decimal { precision: 27, scale: 9 });
+        assert_eq!((starrocks_kind("char(5)"), starrocks_kind("string")), (Kind::PaddedText, Kind::Text));
+        assert_eq!(starrocks_kind("varbinary(20)"), Kind::Binary);
+        for refused in ["bitmap", "hll", "percentile", "unknown"] {
             assert!(matches!(starrocks_kind(refused), Kind::Refused(_)), "{refused}");
         }
     }
 
     #[test]
-    fn what_would_change_a_value_silently_is_told() {
-        assert!(matches!(fit(&Kind::DateTime, &Kind::Date), Fit::Lossy(_)));
-        assert!(matches!(fit(&Kind::Decimal { scale: 4 }, &Kind::Decimal { scale: 2 }), Fit::Lossy(_)));
-        assert!(matches!(fit(&Kind::Double, &Kind::Integer), Fit::Lossy(_)));
-        assert_eq!(fit(&Kind::Integer, &Kind::Decimal { scale: 0 }), Fit::Faithful);
-        assert_eq!(fit(&Kind::Float, &Kind::Float), Fit::Faithful);
+    fn nested_types_are_carried_when_json_carries_their_elements() {
+        assert_eq!(starrocks_kind("array<int(11)>"), Kind::Nested("array<int(11)>".into()));
+        assert_eq!(
+            starrocks_kind("MAP<VARCHAR(20), ARRAY<BIGINT>>"),
+            Kind::Nested("map<varchar(20),array<bigint>>".into())
+        );
+        assert!(matches!(starrocks_kind("struct<a int(11), b varchar(5)>"), Kind::Nested(_)));
+        for refused in ["array<decimal(9, 2)>", "array<largeint(40)>", "struct<a int, b varbinary>"] {
+            assert!(matches!(starrocks_kind(refused), Kind::Refused(_)), "{refused}");
+        }
     }
 
     #[test]
-    fn what_cannot_be_loaded_is_refused() {
-        assert!(matches!(fit(&Kind::Date, &Kind::Integer), Fit::Impossible(_)));
-        assert!(matches!(fit(&Kind::Refused("why".into()), &Kind::Text), Fit::Impossible(_)));
-        assert_eq!(fit(&Kind::Time, &Kind::Text), Fit::Faithful);
-    }
-
-    #[test]
-    fn numbers_that_json_would_damage_travel_as_text() {
-        assert_eq!(cell_kind(&Kind::Integer, &Kind::Integer), CellKind::Number);
-        assert_eq!(cell_kind(&Kind::PaddedInteger, &Kind::Integer), CellKind::Text);
-        assert_eq!(cell_kind(&Kind::Integer, &Kind::LargeInt), CellKind::Text);
-        assert_eq!(cell_kind(&Kind::Decimal { scale: 2 }, &Kind::Decimal { scale: 2 }), CellKind::Text);
-        assert_eq!(cell_kind(&Kind::Text, &Kind::Json), CellKind::Json);
-        assert_eq!(cell_kind(&Kind::Text, &Kind::Integer), CellKind::Text);
+    fn lengths_are_bytes_in_utf8() {
+        assert_eq!(mysql_bytes("varchar(50)", "utf8mb4", Some(50), Some(200)), Some(200));
+        assert_eq!(mysql_bytes("varchar(50)", "latin1", Some(50), Some(50)), Some(150));
+        assert_eq!(mysql_bytes("text", "utf8mb4", Some(65_535), Some(65_535)), Some(65_535));
+        assert_eq!(mysql_bytes("text", "latin1", Some(65_535), Some(65_535)), Some(196_605));
+        assert_eq!(mysql_bytes("uuid", "", None, None), Some(36));
+        assert_eq!(mysql_bytes("int(11)", "", None, None), None);
+        assert_eq!((starrocks_bytes("varchar(20)"), starrocks_bytes("int(11)")), (Some(20), None));
     }
 }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod columns;
 pub mod commit;
 mod config;
+pub mod ddl;
 mod driver;
 mod election;
 mod grpc;

@@ -1,6 +1,6 @@
 //! A job's plan: everything decided before anything is changed. Pure. What the catalogues say comes in as
 //! [`SourceFacts`] and [`TargetFacts`] (`probe.rs` asks), what goes out is stored and sent to workers. Types are
-//! matched in [`crate::columns`], keys are cut in [`crate::ranges`], what a server allows is told in [`server`].
+//! matched in `pairs`, keys are cut in [`crate::ranges`], what a server allows is told in [`server`].
 
 use serde::{Deserialize, Serialize};
 use starlift_common::job::{
@@ -8,12 +8,12 @@ use starlift_common::job::{
 };
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
-use starlift_common::query::quote;
 use starlift_common::task::TaskPlan;
 
-use crate::columns::{Column, Fit, Kind, cell_kind, find, fit};
+use crate::columns::{Column, Kind, find, select_text};
 use crate::ranges::{self, KeyFacts, Size};
 
+mod pairs;
 pub mod server;
 
 use server::ServerFacts;
@@ -72,6 +72,10 @@ pub struct SourceFacts {
     /// `None`: the table is read whole.
     pub key: Option<SplitKey>,
     pub size: Size,
+    /// The table's columns that no two rows share, in its own order; empty: it has none.
+    pub primary_key: Vec<String>,
+    /// Zone that TIMESTAMP values are written in; `None`: no such value is selected.
+    pub time_zone: Option<String>,
 }
 
 /// The column that the table is split by.
@@ -93,6 +97,37 @@ pub struct Selected {
     pub kind: Kind,
     /// For messages.
     pub type_text: String,
+    /// Of a text, in UTF-8; `None`: no text, or not told.
+    pub length: Option<Length>,
+    /// `None`: not told.
+    pub nullable: Option<bool>,
+    /// A column of the catalogue rather than an expression.
+    pub is_column: bool,
+    pub comment: String,
+}
+
+impl Selected {
+    /// Stands for a moment of the world, so that its text depends on a time zone: TIMESTAMP of MySQL.
+    pub fn is_instant(&self) -> bool {
+        self.type_text.to_ascii_lowercase().starts_with("timestamp")
+    }
+}
+
+/// Bytes of a column's longest text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// By its type.
+    AtMost(u64),
+    /// By its values.
+    Measured(u64),
+}
+
+impl Length {
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::AtMost(bytes) | Self::Measured(bytes) => bytes,
+        }
+    }
 }
 
 /// What the target says of itself.
@@ -159,14 +194,15 @@ pub fn elements(kind: SourceKind, list: &ColumnList, columns: &[Column]) -> Vec<
 }
 
 fn select(kind: SourceKind, column: &Column) -> Selected {
-    let name = quote(&column.name);
-    // MySQL prints a FLOAT with six digits; as a DOUBLE it prints all that the value has.
-    let widened = kind == SourceKind::Mysql && column.kind == Kind::Float;
     Selected {
-        sql: if widened { format!("({name} * 1e0)") } else { name },
+        sql: select_text(kind, column),
         name: column.name.clone(),
         kind: column.kind.clone(),
         type_text: column.type_text.clone(),
+        length: column.bytes_most.map(Length::AtMost),
+        nullable: Some(column.nullable),
+        is_column: true,
+        comment: column.comment.clone(),
     }
 }
 
@@ -211,7 +247,7 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
     let mut warnings = target.warnings.clone();
     let mut problems = writer_faults(spec, target);
     let columns = target_columns(spec, target, &mut Vec::new());
-    match_columns(spec, source, &columns, &mut problems, &mut warnings);
+    pairs::match_columns(spec, source, &columns, &mut problems, &mut warnings);
     warn_of_statements(spec, target, &mut warnings);
     if !problems.is_empty() {
         return Err(problems);
@@ -305,55 +341,6 @@ fn target_columns<'a>(
                 found
             })
             .collect(),
-    }
-}
-
-/// Counts and types of both sides; they map by position.
-fn match_columns(
-    spec: &JobSpec,
-    source: &SourceFacts,
-    columns: &[&Column],
-    problems: &mut Vec<Problem>,
-    warnings: &mut Vec<String>,
-) {
-    let wanted = match &spec.target.columns {
-        ColumnList::All => columns.len(),
-        ColumnList::Listed(names) => names.len(),
-    };
-    let table = &spec.target.table;
-    if source.selected.len() != wanted {
-        let message = format!(
-            "column counts differ: the reader has {} ({}), the writer {wanted} ({})",
-            source.selected.len(),
-            names(source.selected.iter().map(|selected| selected.name.as_str())),
-            names(columns.iter().map(|column| column.name.as_str())),
-        );
-        problems
-            .push(Problem::new(Code::ColumnMismatch, message).at(table.clone()).hint("they map by position"));
-        return;
-    }
-    if columns.len() != wanted {
-        return; // an unknown column was told; positions mean nothing without it
-    }
-    for (from, to) in source.selected.iter().zip(columns) {
-        match fit(&from.kind, &to.kind) {
-            Fit::Faithful => {}
-            Fit::Lossy(what) => warnings.push(format!(
-                "{} ({}) goes into {} ({}): {what}",
-                from.name, from.type_text, to.name, to.type_text
-            )),
-            Fit::Impossible(why) => problems.push(
-                Problem::new(
-                    Code::TypeMismatch,
-                    format!(
-                        "{} ({}) cannot go into {} ({})",
-                        from.name, from.type_text, to.name, to.type_text
-                    ),
-                )
-                .at(format!("{table}.{}", to.name))
-                .hint(why),
-            ),
-        }
     }
 }
 
@@ -481,6 +468,7 @@ fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns
     let delimiter = |named: &Option<Delimiter>, default: u8| {
         named.clone().unwrap_or_else(|| Delimiter::new(vec![default]).expect("a single byte below 0x80"))
     };
+    let (cell_kinds, checks) = pairs::cells(spec, source, columns);
     let body_most = match props.format {
         Format::Csv => u64::MAX,
         Format::Json => JSON_BODY_BYTES,
@@ -490,12 +478,8 @@ fn load_spec(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts, columns
         database: target.database.clone(),
         table: spec.target.table.clone(),
         columns: columns.iter().map(|column| column.name.clone()).collect(),
-        cell_kinds: source
-            .selected
-            .iter()
-            .zip(columns)
-            .map(|(from, to)| cell_kind(&from.kind, &to.kind))
-            .collect(),
+        cell_kinds,
+        checks,
         load_urls: target.load_urls.clone(),
         format: props.format,
         column_separator: delimiter(&props.column_separator, 1),

@@ -5,15 +5,17 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 use starlift_common::datasource::Datasource;
+use starlift_common::job::SourceKind;
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{table_name, text_literal};
 use starlift_remote::mysql::{SessionSettings, connect, explain};
 use tracing::{debug, warn};
 
-use crate::columns::{Column, Kind, starrocks_kind};
+use crate::columns::{Column, Kind, mysql_bytes, mysql_kind, starrocks_bytes, starrocks_kind};
 
 mod compression;
+mod expression;
 mod source;
 mod target;
 
@@ -108,7 +110,7 @@ async fn catalogue(
     asker: &mut Asker<'_>,
     database: &str,
     table: &str,
-    kind_of: fn(&str) -> Kind,
+    system: SourceKind,
 ) -> Result<Vec<Column>, Problem> {
     let rows = asker
         .named_rows(&format!(
@@ -120,24 +122,36 @@ async fn catalogue(
     if rows.is_empty() {
         return Err(unknown_table(asker, database, table).await);
     }
-    Ok(rows.iter().map(|row| column(row, kind_of)).collect())
+    Ok(rows.iter().map(|row| column(row, system)).collect())
 }
 
-fn column(row: &Named, kind_of: fn(&str) -> Kind) -> Column {
+fn column(row: &Named, system: SourceKind) -> Column {
     let type_text =
         row.get("column_type").filter(|text| !text.is_empty()).unwrap_or_else(|| row.text("data_type"));
+    let (kind, bytes_most) = match system {
+        SourceKind::Mysql => {
+            let set = row.text("character_set_name");
+            let characters = row.number("character_maximum_length");
+            let octets = row.number("character_octet_length");
+            (mysql_kind(type_text), mysql_bytes(type_text, set, characters, octets))
+        }
+        SourceKind::Starrocks => (starrocks_kind(type_text), starrocks_bytes(type_text)),
+    };
     let extra = row.text("extra").to_ascii_lowercase();
     let computed = extra.contains("virtual") || extra.contains("stored") || extra.contains("persistent");
     Column {
         name: row.text("column_name").to_owned(),
-        kind: kind_of(type_text),
+        kind,
         type_text: type_text.to_owned(),
+        bytes_most,
         nullable: row.text("is_nullable").eq_ignore_ascii_case("yes"),
         has_default: row.get("column_default").is_some() || extra.contains("auto_increment"),
         generated: computed || !row.text("generation_expression").is_empty(),
         hidden: extra.contains("invisible"),
         is_key: row.text("column_key").eq_ignore_ascii_case("pri"),
+        is_primary: row.text("column_key").eq_ignore_ascii_case("pri"),
         is_sorted: !row.text("column_key").is_empty(),
+        comment: row.text("column_comment").to_owned(),
     }
 }
 
@@ -184,6 +198,7 @@ async fn refine_starrocks(asker: &mut Asker<'_>, database: &str, table: &str, co
             // `tinyint(1)` may be either spelling of a catalogue that knows BOOLEAN by another name.
             if !matches!(kind, Kind::Refused(_)) || matches!(column.kind, Kind::Refused(_)) {
                 column.kind = kind;
+                column.bytes_most = starrocks_bytes(type_text).or(column.bytes_most);
                 type_text.clone_into(&mut column.type_text);
             }
         }

@@ -294,7 +294,7 @@ async fn pass(
     let mut source = open_source(grant, tools).await?;
     let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
     let cut = Notify::new();
-    let cutting = (encoder(&grant.load, form, source.is_utf8()), batch_limits(&grant.load, form));
+    let cutting = (Encoder::of(&grant.load, form, source.is_utf8()), batch_limits(&grant.load, form));
     let reader = Reader::new(tools, control, cutting, key_column(grant), pieces, &cut);
     let (packing, packed) = compress::stage(loader.headers.compression, received);
     let (read, (), loaded) =
@@ -346,16 +346,12 @@ pub(crate) async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSou
     Ok(MysqlSource::open(datasource, &grant.read, &grant.range).await?)
 }
 
-pub(crate) fn encoder(load: &LoadSpec, form: &Form, is_utf8: bool) -> Encoder {
-    Encoder::new(form, &load.columns, &load.cell_kinds, is_utf8)
-}
-
 /// Room for a batch of an isolating pass.
 fn kept_rows(grant: &Grant, form: &Form, is_utf8: bool) -> KeptRows {
     let load = &grant.load;
     let limits = batch_limits(load, form);
     let limits = BatchLimits { bytes: limits.bytes.min(KEPT_BYTES_MAX), ..limits };
-    KeptRows::new(encoder(load, form, is_utf8), limits, load.columns.len())
+    KeptRows::new(Encoder::of(load, form, is_utf8), limits, load.columns.len())
 }
 
 fn batch_limits(load: &LoadSpec, form: &Form) -> BatchLimits {
@@ -558,7 +554,7 @@ mod tests {
         fn reader(&self, pieces: mpsc::Sender<Piece>) -> Reader<'_> {
             let load = load_spec();
             let form = Rung::Planned.form(&load, [0; 32]);
-            let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
+            let encoder = Encoder::of(&load, &form, false);
             let limits = BatchLimits { rows: 2, ..batch_limits(&load, &form) };
             Reader::new(&self.tools, &self.control, (encoder, limits), Some(0), pieces, &self.cut)
         }

@@ -172,13 +172,22 @@ fn unwritable(path: &Path, error: &io::Error) -> Problem {
 
 /// The words less every value: what kind of fault it is, for where values must not be shown.
 fn masked(text: &str) -> &'static str {
-    const KINDS: [&str; 6] = [
+    const KINDS: [&str; 15] = [
         "NULL value in non-nullable column",
         "is too long",
         "is out of range",
         "Value count does not match column count",
         "UTF-8",
         "partition",
+        "delimiter of the job",
+        "CSV reads as NULL",
+        "neither 0, 1, true nor false",
+        "no whole number",
+        "no decimal number",
+        "zero year, month or day",
+        "YYYY-MM-DD",
+        "JSON document",
+        "zero byte",
     ];
     KINDS.into_iter().find(|kind| text.contains(kind)).unwrap_or("refused by the server")
 }

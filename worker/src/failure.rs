@@ -1,6 +1,6 @@
 //! What can end an attempt, and the one place that says what it means: whether to try again, and what people read.
 
-use starlift_common::job::{LoadSpec, ReadSpec};
+use starlift_common::job::{CellRule, LoadSpec, ReadSpec};
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
@@ -8,6 +8,7 @@ use starlift_common::task::TaskRange;
 use starlift_remote::starrocks::client::CallError;
 use starlift_remote::starrocks::outcome::Answer;
 
+use crate::encode::check::fault;
 use crate::encode::{Collision, EncodeError};
 use crate::isolate::Reason;
 use crate::source::ReadError;
@@ -227,46 +228,68 @@ fn first_lines(log: &str) -> String {
 
 /// Why a row has no form, in the words of a report.
 pub(crate) fn row_reason(error: EncodeError, columns: &[String]) -> Reason {
-    let (column, text) = match error {
-        EncodeError::NotUtf8 { column } => (column, "the bytes are no UTF-8 text"),
+    let (column, text) = fault_of(error);
+    Reason { column: columns.get(column).cloned().unwrap_or_default(), text: format!("the value {text}") }
+}
+
+/// The column at fault, and what is wrong with its value.
+fn fault_of(error: EncodeError) -> (usize, &'static str) {
+    match error {
+        EncodeError::NotUtf8 { column } => (column, "holds bytes that are no UTF-8 text"),
+        EncodeError::TooLong { column } => (column, "makes the row longer than 4 GiB"),
+        EncodeError::Unfit { column, rule } => (column, fault(rule)),
         EncodeError::Collision { column, with } => (
             column,
             match with {
-                Collision::Delimiter => "the value holds a delimiter of the job",
-                Collision::NullMark => r"the value is the text \N, which CSV reads as NULL",
+                Collision::Delimiter => "holds a delimiter of the job",
+                Collision::NullMark => r"is the text \N, which CSV reads as NULL",
                 Collision::BlankLine => {
-                    "the row is nothing but an empty text, which CSV skips as a blank line"
+                    "is an empty text and alone in its row, which CSV skips as a blank line"
+                }
+                Collision::BareDocument => {
+                    "is a JSON document of null or a text alone, which a JSON row would hold as something else"
                 }
             },
         ),
-    };
-    Reason { column: columns.get(column).cloned().unwrap_or_default(), text: text.to_owned() }
+    }
 }
 
 fn row_problem(error: EncodeError, key: Option<&str>, read: &ReadSpec, load: &LoadSpec) -> Problem {
+    let (column, text) = fault_of(error);
     let row = match (&read.key, key) {
         (Some(name), Some(key)) => format!("the row with {name} = {key}"),
         _ => "a row".to_owned(),
     };
-    let name = |column: usize| read.names.get(column).map_or("?", String::as_str);
-    match error {
-        EncodeError::NotUtf8 { column } => Problem::new(
+    let name = read.names.get(column).map_or("?", String::as_str);
+    let message = format!("{row} cannot be loaded: the value of column {name} {text}");
+    let (code, hint) = match error {
+        EncodeError::NotUtf8 { .. } => (
             Code::RowsRefused,
-            format!("{row} holds bytes in column {} that are no UTF-8 text", name(column)),
-        )
-        .hint("select the column with HEX(), TO_BASE64() or CONVERT(... USING utf8mb4)"),
-        EncodeError::Collision { column, with } => {
-            let what = match with {
-                Collision::Delimiter => "a delimiter of the job",
-                Collision::NullMark => r"the text \N, which CSV reads as NULL,",
-                Collision::BlankLine => "nothing but an empty text, which CSV skips as a blank line,",
-            };
-            let (separator, delimiter) = (&load.column_separator, &load.row_delimiter);
-            Problem::new(Code::DelimiterInValue, format!("{row} holds {what} in column {}", name(column))).hint(format!(
-                "leave column_separator ({separator:?}) and row_delimiter ({delimiter:?}) out of loadProps, or use format json"
-            ))
+            "select the column with HEX(), TO_BASE64() or CONVERT(... USING utf8mb4)".to_owned(),
+        ),
+        EncodeError::TooLong { .. } => (Code::RowsRefused, String::new()),
+        EncodeError::Unfit { rule: CellRule::RealDate, .. } => (
+            Code::RowsRefused,
+            format!(
+                "say in the reader's column list what such dates become, e.g. NULLIF({name}, '0000-00-00') or \
+                 IF(MONTH({name}) = 0 OR DAYOFMONTH({name}) = 0, NULL, {name})"
+            ),
+        ),
+        EncodeError::Unfit { .. } => {
+            (Code::RowsRefused, "mend the row, or convert the column in the reader's column list".to_owned())
         }
-    }
+        EncodeError::Collision { with: Collision::BareDocument, .. } => {
+            (Code::RowsRefused, "leave format json out of loadProps".to_owned())
+        }
+        EncodeError::Collision { .. } => (
+            Code::DelimiterInValue,
+            format!(
+                "leave column_separator ({:?}) and row_delimiter ({:?}) out of loadProps, or use format json",
+                load.column_separator, load.row_delimiter
+            ),
+        ),
+    };
+    Problem::new(code, message).hint(hint)
 }
 
 impl From<ReadError> for Failure {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use starlift_common::job::{Compression, Format, LoadMode, LoadSpec, TIMEOUT_MAX_S};
 use starlift_common::problem::{Code, Problem};
-use starlift_common::query::quote;
 
 use crate::encode::ladder::Form;
 
@@ -65,8 +64,7 @@ impl LoadHeaders {
         if load.mode == LoadMode::Plain {
             set(&mut headers.load, "timeout", &times.timeout_s.to_string())?;
         }
-        let columns: Vec<String> = load.columns.iter().map(|column| quote(column)).collect();
-        set(&mut headers.load, "columns", &columns.join(","))?;
+        set(&mut headers.load, "columns", &load.columns_header())?;
         set(&mut headers.load, "strict_mode", "true")?;
         set(&mut headers.load, "max_filter_ratio", "0")?;
         for (name, value) in &load.headers {

@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 use crate::batch::{BatchLimits, BatchSize, Piece};
 use crate::compress;
 use crate::control::Control;
-use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, encoder, failed, key_column, open_source};
-use crate::encode::EncodeError;
+use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, failed, key_column, open_source};
 use crate::encode::ladder::{Form, Rung};
+use crate::encode::{EncodeError, Encoder};
 use crate::failure::Failure;
 use crate::headers::{LoadHeaders, TxnTimes};
 use crate::load::{Frame, body, call_failed, lost_reader};
@@ -186,7 +186,7 @@ impl<'a> PlainLoad<'a> {
         let mut source = open_source(grant, tools).await?;
         let (pieces, received) = mpsc::channel(SEGMENTS_WAITING);
         let cut = Notify::new();
-        let cutting = (encoder(load, form, source.is_utf8()), limits(load, form));
+        let cutting = (Encoder::of(load, form, source.is_utf8()), limits(load, form));
         let reader = Reader::new(tools, control, cutting, key_column(grant), pieces, &cut);
         let (packing, packed) = compress::stage(headers.compression, received);
         let (read, (), load) =

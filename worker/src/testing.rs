@@ -29,6 +29,7 @@ pub(crate) fn load_spec() -> LoadSpec {
         table: "orders".into(),
         columns: vec!["id".into(), "na`me".into()],
         cell_kinds: vec![CellKind::Number, CellKind::Text],
+        checks: Vec::new(),
         load_urls: vec!["http://127.0.0.1:1".into()],
         format: Format::Csv,
         column_separator: delimiter(1),

@@ -280,7 +280,7 @@ impl Isolating<'_> {
     fn fits_no_form(&self, error: EncodeError) -> bool {
         match error {
             EncodeError::Collision { with, .. } => self.rung.after(self.loader.spec, with).is_none(),
-            EncodeError::NotUtf8 { .. } => true,
+            EncodeError::NotUtf8 { .. } | EncodeError::Unfit { .. } | EncodeError::TooLong { .. } => true,
         }
     }
 }
@@ -447,7 +447,7 @@ mod tests {
             let (clock, masked) = (tools.clock, false);
             let loader = Loader { client, spec, headers, times, control, metrics, clock, masked };
             let limits = BatchLimits { rows: self.batch_rows, bytes: KEPT_BYTES_MAX, segment_bytes: 0 };
-            let kept = KeptRows::new(Encoder::new(&form, &spec.columns, &spec.cell_kinds, false), limits, 2);
+            let kept = KeptRows::new(Encoder::of(spec, &form, false), limits, 2);
             let mut dirty = DirtyRows::new(&tools.dirty, Self::attempt(), &spec.columns);
             let isolating = Isolating {
                 loader,

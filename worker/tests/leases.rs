@@ -198,6 +198,7 @@ fn grant(source: &str, lease: Duration) -> Grant {
             table: "orders".into(),
             columns: vec!["id".into()],
             cell_kinds: vec![CellKind::Number],
+            checks: Vec::new(),
             load_urls: vec!["http://127.0.0.1:1".into()],
             format: Format::Csv,
             column_separator: delimiter(1),

@@ -456,7 +456,12 @@ fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
-/// Plain and derived (`a = f(b)`) names of a `columns` header, without backticks.
+/// The columns that a `columns` header makes by an expression (`a = f(b)`), without backticks.
+pub fn derived_columns(header: &str) -> Vec<String> {
+    header_columns(header).1
+}
+
+/// Plain and derived names of a `columns` header, without backticks.
 fn header_columns(header: &str) -> (Vec<String>, Vec<String>) {
     let (mut plain, mut derived) = (Vec::new(), Vec::new());
     for item in top_level_items(header) {

@@ -35,9 +35,10 @@ pub(super) fn read(setting: &Object<'_>, faults: &Faults) -> Settings {
             "remove it and use `starlift plan`, which touches nothing",
         );
     }
-    let commit = setting.object("starlift").map_or_else(CommitMode::default, |own| read_own(&own, faults));
+    let own = setting.object("starlift").map_or_else(Own::default, |own| read_own(&own, faults));
     let time_zone = read_time_zone(setting, faults);
-    Settings { concurrent, bytes_per_second, error_limit, commit, time_zone }
+    let Own { commit, create_table, probe_lengths } = own;
+    Settings { concurrent, bytes_per_second, error_limit, commit, time_zone, create_table, probe_lengths }
 }
 
 /// Concurrency and the limit in bytes per second.
@@ -195,14 +196,24 @@ fn offset_of_gmt(zone: &str) -> Option<String> {
     (hours <= 14 && minutes < 60).then(|| format!("{sign}{hours:02}:{minutes:02}"))
 }
 
+/// `setting.starlift`.
+#[derive(Default)]
+struct Own {
+    commit: CommitMode,
+    create_table: bool,
+    probe_lengths: bool,
+}
+
 /// Our own settings are read strictly: a word that is not understood here was meant for us.
-fn read_own(own: &Object<'_>, faults: &Faults) -> CommitMode {
-    let mut commit = CommitMode::default();
+fn read_own(own: &Object<'_>, faults: &Faults) -> Own {
+    let mut read = Own::default();
     for (key, value) in own.entries() {
         let place = own.place(key);
         match (key, value.as_str()) {
-            ("commit", Some("task")) => commit = CommitMode::Task,
-            ("commit", Some("job")) => commit = CommitMode::Job,
+            ("createTable", _) => read.create_table = own.boolean(key) == Some(true),
+            ("probeLengths", _) => read.probe_lengths = own.boolean(key) == Some(true),
+            ("commit", Some("task")) => read.commit = CommitMode::Task,
+            ("commit", Some("job")) => read.commit = CommitMode::Job,
             ("commit", _) => {
                 let message = format!("commit must be \"task\" or \"job\", not {}", show(value));
                 faults.error(&place, message, "");
@@ -212,8 +223,12 @@ fn read_own(own: &Object<'_>, faults: &Faults) -> CommitMode {
                 format!("split {} is not supported yet", show(value)),
                 "name a splitPk in the reader",
             ),
-            _ => faults.error(&place, format!("setting.starlift has no key {key}"), "known: commit"),
+            _ => faults.error(
+                &place,
+                format!("setting.starlift has no key {key}"),
+                "known: commit, createTable, probeLengths",
+            ),
         }
     }
-    commit
+    read
 }

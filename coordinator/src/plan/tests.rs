@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use starlift_common::job::{
-    CellKind, CommitMode, ErrorLimit, LoadProps, OnError, Settings, SourceSpec, TargetSpec,
+    CellCheck, CellKind, CellRule, CommitMode, ErrorLimit, LoadProps, OnError, Settings, SourceSpec,
+    TargetSpec,
 };
 use starlift_common::task::{KeyRange, TaskRange};
 
@@ -9,13 +10,15 @@ use starlift_common::job::LoadMode;
 
 use super::server::Version;
 use super::*;
-use crate::columns::mysql_kind;
+use crate::columns::{Range, mysql_kind, starrocks_kind};
+
+const BIGINT: Kind = Kind::Integer(Range::signed(64));
 
 fn listed(names: &[&str]) -> ColumnList {
     ColumnList::Listed(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-fn spec() -> JobSpec {
+pub(crate) fn spec() -> JobSpec {
     JobSpec {
         source: SourceSpec {
             kind: SourceKind::Mysql,
@@ -48,6 +51,8 @@ fn spec() -> JobSpec {
             error_limit: ErrorLimit::default(),
             commit: CommitMode::Task,
             time_zone: None,
+            create_table: false,
+            probe_lengths: false,
         },
     }
 }
@@ -57,16 +62,19 @@ fn column(name: &str, kind: Kind) -> Column {
         name: name.into(),
         type_text: format!("{kind:?}").to_lowercase(),
         kind,
+        bytes_most: None,
         nullable: true,
         has_default: false,
         generated: false,
         hidden: false,
         is_key: false,
+        is_primary: false,
         is_sorted: true,
+        comment: String::new(),
     }
 }
 
-fn source(selected: Vec<Selected>) -> SourceFacts {
+pub(crate) fn source(selected: Vec<Selected>) -> SourceFacts {
     SourceFacts {
         database: "shop".into(),
         selected,
@@ -76,6 +84,8 @@ fn source(selected: Vec<Selected>) -> SourceFacts {
             is_sorted: true,
         }),
         size: Size { rows: 400_000, bytes: 0 },
+        primary_key: Vec::new(),
+        time_zone: None,
     }
 }
 
@@ -99,12 +109,12 @@ fn target(columns: Vec<Column>) -> TargetFacts {
 }
 
 fn selected(names: &[&str]) -> Vec<Selected> {
-    let columns: Vec<Column> = names.iter().map(|name| column(name, Kind::Integer)).collect();
+    let columns: Vec<Column> = names.iter().map(|name| column(name, BIGINT)).collect();
     columns.iter().map(|column| select(SourceKind::Mysql, column)).collect()
 }
 
 fn integers(names: &[&str]) -> Vec<Column> {
-    names.iter().map(|name| column(name, Kind::Integer)).collect()
+    names.iter().map(|name| column(name, BIGINT)).collect()
 }
 
 /// CSV into one column, with delimiters that the job did not name.
@@ -136,8 +146,7 @@ fn a_plan_covers_the_table_and_names_everything_a_worker_needs() {
 
 #[test]
 fn listed_columns_are_quoted_and_anything_else_stays_an_expression() {
-    let catalogue =
-        [column("order", Kind::Text), column("Price", mysql_kind("float")), column("x", Kind::Integer)];
+    let catalogue = [column("order", Kind::Text), column("Price", mysql_kind("float")), column("x", BIGINT)];
     let list = listed(&["ORDER", "price", "`x`", "upper(x)", "1"]);
     let sql: Vec<String> = elements(SourceKind::Mysql, &list, &catalogue)
         .into_iter()
@@ -151,9 +160,9 @@ fn listed_columns_are_quoted_and_anything_else_stays_an_expression() {
 
 #[test]
 fn a_star_leaves_hidden_columns_out() {
-    let mut hidden = column("h", Kind::Integer);
+    let mut hidden = column("h", BIGINT);
     hidden.hidden = true;
-    let catalogue = [column("a", Kind::Integer), hidden];
+    let catalogue = [column("a", BIGINT), hidden];
     assert_eq!(elements(SourceKind::Mysql, &ColumnList::All, &catalogue).len(), 1);
 }
 
@@ -175,28 +184,106 @@ fn all_faults_are_told_at_once() {
 
 #[test]
 fn a_primary_key_must_be_written() {
-    let mut key = column("k", Kind::Integer);
+    let mut key = column("k", BIGINT);
     (key.is_key, key.nullable) = (true, false);
     let mut spec = spec();
     spec.target.columns = listed(&["a"]);
-    let mut facts = target(vec![key, column("a", Kind::Integer)]);
+    let mut facts = target(vec![key, column("a", BIGINT)]);
     facts.model = Some(Model::Primary);
     let found = problems(assemble(&spec, &source(selected(&["a"])), &facts));
     assert_eq!(found[0].message, "primary key column \"k\" must be written");
 }
 
+/// One selected column and one target column of these types.
+fn pair(from: &str, to: &str) -> (SourceFacts, TargetFacts) {
+    let from = Column { type_text: from.into(), ..column("a", mysql_kind(from)) };
+    let to = Column { type_text: to.into(), ..column("b", starrocks_kind(to)) };
+    (source(vec![select(SourceKind::Mysql, &from)]), target(vec![to]))
+}
+
 #[test]
-fn a_pair_that_cannot_be_loaded_is_refused_and_a_lossy_one_is_told() {
-    let mut from = selected(&["a", "b"]);
-    from[0].kind = mysql_kind("blob");
-    from[1].kind = Kind::DateTime;
-    let columns = vec![column("a", Kind::Text), column("b", Kind::Date)];
-    let found = problems(assemble(&spec(), &source(from.clone()), &target(columns.clone())));
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].code, found[0].place.as_str()), (Code::TypeMismatch, "orders.a"));
-    from[0].kind = Kind::Text;
-    let plan = assemble(&spec(), &source(from), &target(columns)).unwrap();
-    assert!(plan.warnings[0].contains("the time of day is dropped"), "{:?}", plan.warnings);
+fn what_would_be_changed_without_a_word_is_refused_with_what_to_write() {
+    let (from, to) = pair("decimal(10,4)", "decimal(9,2)");
+    let found = problems(assemble(&spec(), &from, &to));
+    assert_eq!((found[0].code, found[0].place.as_str()), (Code::TypeMismatch, "orders.b"));
+    assert_eq!(found[0].message, "a (decimal(10,4)) cannot go into b (decimal(9,2))");
+    assert!(
+        found[0].hint.ends_with("write CAST(`a` AS DECIMAL(9,2)) in the reader's column list"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_only_some_values_fit_is_looked_at_by_the_worker() {
+    let (from, to) = pair("tinyint(1)", "boolean");
+    let plan = assemble(&spec(), &from, &to).expect("a plan");
+    assert_eq!(plan.load.checks, [CellCheck { column: 0, rule: CellRule::Truth }]);
+    let (from, to) = pair("int(11)", "bigint(20)");
+    assert_eq!(assemble(&spec(), &from, &to).expect("a plan").load.checks, []);
+}
+
+#[test]
+fn bytes_go_as_digits_unless_the_job_has_a_columns_header_of_its_own() {
+    let (from, to) = pair("varbinary(16)", "varbinary");
+    let plan = assemble(&spec(), &from, &to).expect("a plan");
+    assert_eq!(plan.load.columns_header(), "`starlift_hex_0`,`b`=to_binary(`starlift_hex_0`,'hex')");
+    let mut own = spec();
+    own.target.load.headers.insert("columns".into(), "b".into());
+    assert!(problems(assemble(&own, &from, &to))[0].hint.contains("to_binary(field,'hex')"));
+    // Then what is read is what the expression takes: a text.
+    own.target.load.headers.insert("columns".into(), "t, b=to_binary(t, 'hex')".into());
+    assert!(problems(assemble(&own, &from, &to))[0].hint.contains("HEX(`a`)"));
+    let (from, _) = pair("varchar(16)", "varbinary");
+    assert_eq!(assemble(&own, &from, &to).expect("a plan").load.cell_kinds, [CellKind::Text]);
+}
+
+#[test]
+fn texts_that_may_be_too_long_are_told_in_bytes_and_measured_ones_are_refused() {
+    let (mut from, mut to) = pair("varchar(50)", "varchar(100)");
+    (from.selected[0].length, to.columns[0].bytes_most) = (Some(Length::AtMost(200)), Some(100));
+    let plan = assemble(&spec(), &from, &to).expect("a plan");
+    assert!(plan.warnings[0].contains("a (up to 200 bytes, b takes 100)"), "{:?}", plan.warnings);
+    from.selected[0].length = Some(Length::Measured(101));
+    let found = problems(assemble(&spec(), &from, &to));
+    assert!(found[0].hint.contains("the longest value has 101 bytes and the column takes 100"), "{found:?}");
+    from.selected[0].length = Some(Length::Measured(100));
+    assert_eq!(assemble(&spec(), &from, &to).expect("a plan").warnings, Vec::<String>::new());
+    // A number's text has a length as well.
+    let (from, mut to) = pair("bigint", "varchar(10)");
+    to.columns[0].bytes_most = Some(10);
+    assert!(assemble(&spec(), &from, &to).expect("a plan").warnings[0].contains("up to 20 bytes"));
+}
+
+#[test]
+fn null_into_a_column_without_it_and_a_mode_that_is_not_strict_are_told() {
+    let (from, mut to) = pair("bigint(20)", "int(11)");
+    to.columns[0].nullable = false;
+    let warnings = assemble(&spec(), &from, &to).expect("a plan").warnings;
+    assert!(warnings[0].contains("rows with NULL for b are refused"), "{warnings:?}");
+    let mut lax = spec();
+    lax.target.load.headers.insert("strict_mode".into(), "false".into());
+    let warnings = assemble(&lax, &from, &to).expect("a plan").warnings;
+    assert!(warnings[1].contains("become NULL without a word in b"), "{warnings:?}");
+}
+
+#[test]
+fn moments_name_the_zone_they_are_written_in() {
+    let (mut from, to) = pair("timestamp", "datetime");
+    from.time_zone = Some("+08:00".into());
+    let warnings = assemble(&spec(), &from, &to).expect("a plan").warnings;
+    assert!(warnings[0].starts_with("TIMESTAMP values (a) are written as times of the zone +08:00"));
+}
+
+#[test]
+fn nested_values_need_json() {
+    let mut from = pair("json", "json").0;
+    from.selected[0].kind = Kind::Nested("array<int>".into());
+    let to = pair("json", "array<int>").1;
+    let found = problems(assemble(&spec(), &from, &to));
+    assert!(found[0].hint.contains("format json"), "{found:?}");
+    let mut json = spec();
+    json.target.load.format = Format::Json;
+    assert_eq!(assemble(&json, &from, &to).expect("a plan").load.cell_kinds, [CellKind::Json]);
 }
 
 #[test]
@@ -224,7 +311,7 @@ fn what_an_operator_should_know_is_a_warning() {
 
 #[test]
 fn a_split_key_must_be_an_integer_column() {
-    let catalogue = [column("id", Kind::Integer), column("name", Kind::Text), column("big", Kind::LargeInt)];
+    let catalogue = [column("id", BIGINT), column("name", Kind::Text), column("big", Kind::LargeInt)];
     let key = |name: &str| {
         let mut spec = spec();
         spec.source.split_key = Some(name.into());

@@ -10,7 +10,7 @@ use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::job::{CellKind, Compression, Format, LoadMode, LoadSpec, ReadSpec};
 use starlift_common::label::Label;
-use starlift_common::query::{quote, select};
+use starlift_common::query::select;
 use starlift_common::task::TaskRange;
 use starlift_remote::mysql::{SessionSettings, connect};
 use starlift_remote::starrocks::client::{CallError, Client, TxnTarget};
@@ -98,7 +98,7 @@ fn sample(load: &LoadSpec, row: &[Option<String>]) -> Vec<u8> {
         }
         Format::Json => {
             let cells = row.iter().zip(&load.cell_kinds).map(|(cell, kind)| json(cell.as_deref(), *kind));
-            let object: Map<String, Value> = load.columns.iter().cloned().zip(cells).collect();
+            let object: Map<String, Value> = load.cell_names().into_iter().zip(cells).collect();
             let rows: Vec<Value> = (0..COPIES).map(|_| Value::Object(object.clone())).collect();
             Value::Array(rows).to_string().into_bytes()
         }
@@ -108,7 +108,7 @@ fn sample(load: &LoadSpec, row: &[Option<String>]) -> Vec<u8> {
 fn json(cell: Option<&str>, kind: CellKind) -> Value {
     let Some(text) = cell else { return Value::Null };
     let parsed = match kind {
-        CellKind::Text => None,
+        CellKind::Text | CellKind::Hex => None,
         CellKind::Number | CellKind::Json => serde_json::from_str(text).ok(),
     };
     parsed.unwrap_or_else(|| text.into())
@@ -117,14 +117,13 @@ fn json(cell: Option<&str>, kind: CellKind) -> Value {
 /// As a load of the job has them, but that no row can be refused for its content and none is left unselected. `None`
 /// when one of the job's headers cannot be sent.
 fn headers(load: &LoadSpec, compression: Compression) -> Option<HeaderMap> {
-    let columns: Vec<String> = load.columns.iter().map(|column| quote(column)).collect();
     let mut headers = HeaderMap::new();
     let mut set = |name: &str, value: &str| {
         let name: HeaderName = name.parse().ok()?;
         headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
         Some(())
     };
-    set("columns", &columns.join(","))?;
+    set("columns", &load.columns_header())?;
     for (name, value) in load.headers.iter().filter(|(name, _)| *name != "where") {
         set(name, value)?;
     }

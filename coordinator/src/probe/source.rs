@@ -1,6 +1,5 @@
 //! Asks the source: columns, the types of expressions, whether `where` is understood, key bounds and size.
 
-use mysql_async::consts::{ColumnFlags, ColumnType};
 use mysql_async::prelude::Queryable;
 use starlift_common::datasource::Datasources;
 use starlift_common::job::{JobSpec, SourceKind};
@@ -8,8 +7,8 @@ use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{push_where, quote, table_name, text_literal};
 use starlift_remote::mysql::explain;
 
-use super::{Asker, catalogue, database_of, refine_starrocks};
-use crate::columns::{Column, Kind, mysql_kind, starrocks_kind};
+use super::{Asker, catalogue, database_of, expression, refine_starrocks};
+use crate::columns::Column;
 use crate::plan::{self, Element, Selected, SourceFacts, SplitKey};
 use crate::ranges::{KeyFacts, Size};
 
@@ -25,11 +24,7 @@ pub(crate) async fn source(spec: &JobSpec, datasources: &Datasources) -> Result<
     let place = format!("{database}.{}", wanted.table);
     let zone = spec.settings.time_zone.as_deref();
     let mut asker = Asker::new(datasource, zone, place).await.map_err(one)?;
-    let kind_of = match wanted.kind {
-        SourceKind::Mysql => mysql_kind,
-        SourceKind::Starrocks => starrocks_kind,
-    };
-    let mut columns = catalogue(&mut asker, &database, &wanted.table, kind_of).await.map_err(one)?;
+    let mut columns = catalogue(&mut asker, &database, &wanted.table, wanted.kind).await.map_err(one)?;
     if wanted.kind == SourceKind::Starrocks {
         refine_starrocks(&mut asker, &database, &wanted.table, &mut columns).await;
     }
@@ -53,13 +48,32 @@ pub(crate) async fn source(spec: &JobSpec, datasources: &Datasources) -> Result<
         return Err(problems);
     }
     let facts = measure(&mut asker, spec, &database, key).await.map_err(one)?;
+    let time_zone = time_zone(&mut asker, spec, &selected).await;
     asker.close().await;
     let key = key.zip(facts.bounds).map(|(column, bounds)| SplitKey {
         name: column.name.clone(),
         facts: KeyFacts { bounds, nullable: column.nullable },
         is_sorted: is_sorted(wanted.kind, &columns, column),
     });
-    Ok(SourceFacts { database, selected, key, size: facts.size })
+    let primary = columns.iter().filter(|column| column.is_primary);
+    let primary_key = primary.map(|column| column.name.clone()).collect();
+    Ok(SourceFacts { database, selected, key, size: facts.size, primary_key, time_zone })
+}
+
+/// The zone of the session, if a value is selected that depends on it.
+async fn time_zone(asker: &mut Asker<'_>, spec: &JobSpec, selected: &[Selected]) -> Option<String> {
+    if spec.source.kind != SourceKind::Mysql || !selected.iter().any(Selected::is_instant) {
+        return None;
+    }
+    if let Some(zone) = &spec.settings.time_zone {
+        return Some(zone.clone());
+    }
+    let row = asker.rows("SELECT @@session.time_zone, @@system_time_zone").await.ok()?.pop()?;
+    match row.as_slice() {
+        [Some(zone), Some(system)] if zone == "SYSTEM" => Some(format!("{system}, the source server's own")),
+        [Some(zone), _] => Some(format!("{zone}, the source server's own")),
+        _ => None,
+    }
 }
 
 /// StarRocks sorts a table by the first columns of its key; in MySQL the catalogue says which columns begin an index.
@@ -119,62 +133,7 @@ async fn describe(
     let [column] = columns.as_deref().unwrap_or_default() else {
         return Err(Problem::new(Code::ColumnMismatch, "it yields more than one column"));
     };
-    Ok(Selected {
-        sql: text.to_owned(),
-        name: column.name_str().into_owned(),
-        kind: wire_kind(column, kind),
-        type_text: format!("{:?}", column.column_type()).trim_start_matches("MYSQL_TYPE_").to_lowercase(),
-    })
-}
-
-/// The character set number that MySQL gives to raw bytes.
-const BINARY: u16 = 63;
-
-fn wire_kind(column: &mysql_async::Column, source: SourceKind) -> Kind {
-    use ColumnType::{
-        MYSQL_TYPE_BIT, MYSQL_TYPE_BLOB, MYSQL_TYPE_DATE, MYSQL_TYPE_DATETIME, MYSQL_TYPE_DATETIME2,
-        MYSQL_TYPE_DECIMAL, MYSQL_TYPE_DOUBLE, MYSQL_TYPE_FLOAT, MYSQL_TYPE_GEOMETRY, MYSQL_TYPE_INT24,
-        MYSQL_TYPE_JSON, MYSQL_TYPE_LONG, MYSQL_TYPE_LONG_BLOB, MYSQL_TYPE_LONGLONG, MYSQL_TYPE_MEDIUM_BLOB,
-        MYSQL_TYPE_NEWDATE, MYSQL_TYPE_NEWDECIMAL, MYSQL_TYPE_NULL, MYSQL_TYPE_SHORT, MYSQL_TYPE_STRING,
-        MYSQL_TYPE_TIME, MYSQL_TYPE_TIME2, MYSQL_TYPE_TIMESTAMP, MYSQL_TYPE_TIMESTAMP2, MYSQL_TYPE_TINY,
-        MYSQL_TYPE_TINY_BLOB, MYSQL_TYPE_VAR_STRING, MYSQL_TYPE_VARCHAR, MYSQL_TYPE_YEAR,
-    };
-    match column.column_type() {
-        MYSQL_TYPE_TINY | MYSQL_TYPE_SHORT | MYSQL_TYPE_INT24 | MYSQL_TYPE_LONG | MYSQL_TYPE_LONGLONG => {
-            let padded = column.flags().contains(ColumnFlags::ZEROFILL_FLAG);
-            if padded { Kind::PaddedInteger } else { Kind::Integer }
-        }
-        MYSQL_TYPE_FLOAT if source == SourceKind::Mysql => {
-            Kind::Refused("MySQL prints a FLOAT with six digits only; write `(expression * 1e0)`".into())
-        }
-        MYSQL_TYPE_FLOAT => Kind::Float,
-        MYSQL_TYPE_DOUBLE => Kind::Double,
-        MYSQL_TYPE_DECIMAL | MYSQL_TYPE_NEWDECIMAL => Kind::Decimal { scale: column.decimals().into() },
-        MYSQL_TYPE_DATE | MYSQL_TYPE_NEWDATE => Kind::Date,
-        MYSQL_TYPE_DATETIME | MYSQL_TYPE_DATETIME2 | MYSQL_TYPE_TIMESTAMP | MYSQL_TYPE_TIMESTAMP2 => {
-            Kind::DateTime
-        }
-        MYSQL_TYPE_TIME | MYSQL_TYPE_TIME2 => Kind::Time,
-        MYSQL_TYPE_YEAR => Kind::Year,
-        MYSQL_TYPE_JSON => Kind::Json,
-        MYSQL_TYPE_NULL => Kind::Null,
-        MYSQL_TYPE_BIT => Kind::Refused("BIT values arrive as raw bytes; write `(expression + 0)`".into()),
-        MYSQL_TYPE_GEOMETRY => Kind::Refused("spatial values are not carried; write `st_astext(...)`".into()),
-        MYSQL_TYPE_BLOB
-        | MYSQL_TYPE_TINY_BLOB
-        | MYSQL_TYPE_MEDIUM_BLOB
-        | MYSQL_TYPE_LONG_BLOB
-        | MYSQL_TYPE_STRING
-        | MYSQL_TYPE_VAR_STRING
-        | MYSQL_TYPE_VARCHAR
-            if source == SourceKind::Mysql && column.character_set() == BINARY =>
-        {
-            Kind::Refused(
-                "binary values are not carried yet; write `hex(...)` or convert them to text".into(),
-            )
-        }
-        _ => Kind::Text,
-    }
+    Ok(expression::selected(text, column, kind))
 }
 
 /// Whether the source understands `where`; reads no row.

@@ -15,7 +15,6 @@ use starlift_remote::starrocks::client::{CallError, Client, TxnTarget};
 use tracing::warn;
 
 use super::{Asker, catalogue, database_of, refine_starrocks};
-use crate::columns::starrocks_kind;
 use crate::plan::server::{ServerFacts, Version};
 use crate::plan::{Model, TargetFacts};
 
@@ -71,7 +70,7 @@ async fn describe_target(
 ) -> Result<TargetFacts, Problem> {
     let table = &spec.target.table;
     let mut asker = Asker::new(datasource, None, place).await?;
-    let mut columns = catalogue(&mut asker, database, table, starrocks_kind).await?;
+    let mut columns = catalogue(&mut asker, database, table, SourceKind::Starrocks).await?;
     refine_starrocks(&mut asker, database, table, &mut columns).await;
     let model = asker
         .rows(&format!(

@@ -59,6 +59,7 @@ pub(crate) fn plan(tasks: u32, commit: CommitMode) -> Plan {
             table: "orders".into(),
             columns: vec!["id".into()],
             cell_kinds: vec![CellKind::Number],
+            checks: Vec::new(),
             load_urls: vec!["http://fe1:8030".into()],
             format: Format::Csv,
             column_separator: Delimiter::new(vec![1]).unwrap(),

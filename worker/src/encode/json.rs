@@ -6,7 +6,7 @@
 use starlift_common::job::CellKind;
 use starlift_common::row::{CellSpan, Row};
 
-use super::{EncodeError, invalid_utf8_column};
+use super::{Collision, EncodeError, invalid_utf8_column};
 
 /// Significant digits that survive a reader which takes a number with a fraction or exponent for a double.
 const SAFE_FRACTION_DIGITS: usize = 15;
@@ -39,6 +39,8 @@ const ESCAPES: [u8; 256] = {
 /// Writes each row as one object.
 pub(crate) struct JsonEncoder {
     columns: Vec<Column>,
+    /// Columns of JSON documents.
+    documents: Vec<usize>,
     /// Bytes of all leads.
     leads_bytes: usize,
     /// The server guarantees it.
@@ -70,11 +72,18 @@ impl JsonEncoder {
         let columns = names.iter().zip(kinds).enumerate();
         let columns: Vec<_> = columns.map(|(index, (name, kind))| Column::new(index, name, *kind)).collect();
         let leads_bytes = columns.iter().map(|column| column.lead.len()).sum();
-        Self { columns, leads_bytes, is_utf8 }
+        let documents = kinds.iter().enumerate().filter(|(_, kind)| **kind == CellKind::Json);
+        let documents = documents.map(|(column, _)| column).collect();
+        Self { columns, documents, leads_bytes, is_utf8 }
     }
 
     /// After an error `out` may hold a part of the row.
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        for &column in &self.documents {
+            if row.cell(column).is_some_and(is_bare_document) {
+                return Err(EncodeError::Collision { column, with: Collision::BareDocument });
+            }
+        }
         let start = out.len();
         // `null` is longer than its packet byte by three, quotes than a length by one.
         let unescaped_bytes = self.leads_bytes + row.packet().len() + 3 * row.width() + 1;
@@ -145,7 +154,8 @@ impl JsonEncoder {
 fn is_bare(kind: CellKind, packet: &[u8], span: CellSpan) -> bool {
     let Some(range) = span.range() else { return true };
     match kind {
-        CellKind::Text => false,
+        // Digits of bytes are text, even where they look like a number.
+        CellKind::Text | CellKind::Hex => false,
         CellKind::Number => {
             let block = packet[range.start..].first_chunk();
             block.is_some_and(|block| is_short_decimal(block, range.len())) || is_safe_number(&packet[range])
@@ -284,6 +294,12 @@ fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(end)
 }
 
+/// Whether the document is `null`, which is NULL in a row, or a text, which the server may take for a document itself.
+fn is_bare_document(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    text == b"null" || text.first() == Some(&b'"')
+}
+
 fn is_json(text: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
@@ -355,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn a_document_that_a_row_would_hold_as_something_else_is_refused() {
+        let kinds = [CellKind::Text, CellKind::Json];
+        let refused = Err(EncodeError::Collision { column: 1, with: Collision::BareDocument });
+        for document in ["null", " null ", "\"x\""] {
+            assert_eq!(encode(&kinds, &cells(&[Some("null"), Some(document)])), refused, "{document}");
+        }
+        for document in ["{}", "[null]", "1", "true", "nul"] {
+            assert!(encode(&kinds, &cells(&[None, Some(document)])).is_ok(), "{document}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_utf8_are_refused_with_their_column() {
         let row = vec![None, Some(vec![0xc3])];
         let refused = Err(EncodeError::NotUtf8 { column: 1 });
@@ -370,6 +398,11 @@ mod tests {
     ) -> Result<Vec<u8>, EncodeError> {
         let broken =
             |cell: &Option<Vec<u8>>| cell.as_ref().is_some_and(|cell| std::str::from_utf8(cell).is_err());
+        for (column, (cell, kind)) in row.iter().zip(kinds).enumerate() {
+            if *kind == CellKind::Json && cell.as_deref().is_some_and(is_bare_document) {
+                return Err(EncodeError::Collision { column, with: Collision::BareDocument });
+            }
+        }
         if let Some(column) = row.iter().position(broken).filter(|_| !is_utf8) {
             return Err(EncodeError::NotUtf8 { column });
         }

@@ -32,10 +32,11 @@ impl Rung {
         match (self, collision) {
             (Self::Planned, Collision::Delimiter) => Some(Self::RandomDelimiters),
             // No delimiter helps against these two.
-            (Self::Planned, Collision::NullMark | Collision::BlankLine) | (Self::RandomDelimiters, _) => {
+            (Self::Planned, Collision::NullMark | Collision::BlankLine)
+            | (Self::RandomDelimiters, Collision::Delimiter | Collision::NullMark | Collision::BlankLine) => {
                 Some(Self::Json)
             }
-            (Self::Json, _) => None,
+            (Self::Json, _) | (_, Collision::BareDocument) => None,
         }
     }
 

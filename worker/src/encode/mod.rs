@@ -1,11 +1,13 @@
 //! Row to body bytes, CSV or JSON. Pure: no value is changed on the way; a value that a form cannot carry is an error
 //! that names its column, never a damaged row. Which form an attempt uses is decided in [`ladder`].
 
+pub(crate) mod check;
 mod csv;
+mod hex;
 mod json;
 pub(crate) mod ladder;
 
-use starlift_common::job::CellKind;
+use starlift_common::job::{CellCheck, CellKind, CellRule, LoadSpec};
 use starlift_common::row::Row;
 
 use csv::CsvEncoder;
@@ -19,6 +21,10 @@ pub(crate) enum EncodeError {
     Collision { column: usize, with: Collision },
     /// The server filters rows that are not UTF-8.
     NotUtf8 { column: usize },
+    /// The server would take another value for it, in any form.
+    Unfit { column: usize, rule: CellRule },
+    /// With its digits the row is longer than any row can be.
+    TooLong { column: usize },
 }
 
 /// What in a value clashes with the form.
@@ -30,30 +36,48 @@ pub(crate) enum Collision {
     NullMark,
     /// A row without a byte, which the server skips as a blank line.
     BlankLine,
+    /// A JSON document that means something else as a value of a JSON row.
+    BareDocument,
 }
 
 /// Writes rows in one form. Bodies are `open row (between row)* close`.
-pub(crate) enum Encoder {
+pub(crate) struct Encoder {
+    writer: Writer,
+    checks: Vec<CellCheck>,
+    /// Columns whose bytes go out as hexadecimal digits, in order.
+    hex: Vec<usize>,
+}
+
+enum Writer {
     Csv(CsvEncoder),
     Json(JsonEncoder),
 }
 
 impl Encoder {
-    /// `columns` and `kinds` are as many as the cells of each row. `is_utf8`: the source's server guarantees it, so
-    /// nobody looks.
-    pub(crate) fn new(form: &Form, columns: &[String], kinds: &[CellKind], is_utf8: bool) -> Self {
-        match form {
-            Form::Csv { column, row } => Self::Csv(CsvEncoder::new(column, row, is_utf8)),
-            Form::Json => Self::Json(JsonEncoder::new(columns, kinds, is_utf8)),
-        }
+    /// For the rows of `load`. `is_utf8`: the source's server guarantees it, so nobody looks.
+    pub(crate) fn of(load: &LoadSpec, form: &Form, is_utf8: bool) -> Self {
+        let encoder = Self::new(form, &load.cell_names(), &load.cell_kinds, is_utf8);
+        Self { checks: load.checks.clone(), ..encoder }
+    }
+
+    /// `names` and `kinds` are as many as the cells of each row.
+    pub(crate) fn new(form: &Form, names: &[String], kinds: &[CellKind], is_utf8: bool) -> Self {
+        let writer = match form {
+            Form::Csv { column, row } => Writer::Csv(CsvEncoder::new(column, row, is_utf8)),
+            Form::Json => Writer::Json(JsonEncoder::new(names, kinds, is_utf8)),
+        };
+        let hex = kinds.iter().enumerate().filter(|(_, kind)| **kind == CellKind::Hex);
+        Self { writer, checks: Vec::new(), hex: hex.map(|(column, _)| column).collect() }
     }
 
     /// Appends the row to `out`; after an error `out` is as it was.
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        check::check(&self.checks, row)?;
         let start = out.len();
-        let result = match self {
-            Self::Csv(csv) => csv.encode(row, out),
-            Self::Json(json) => json.encode(row, out),
+        let result = if self.hex.is_empty() {
+            self.writer.write(row, out)
+        } else {
+            hex::with_digits(row, &self.hex).and_then(|buffer| self.writer.write(&buffer.row(), out))
         };
         if result.is_err() {
             out.truncate(start);
@@ -62,23 +86,33 @@ impl Encoder {
     }
 
     pub(crate) fn open(&self) -> &'static [u8] {
-        match self {
-            Self::Csv(_) => b"",
-            Self::Json(_) => b"[",
+        match self.writer {
+            Writer::Csv(_) => b"",
+            Writer::Json(_) => b"[",
         }
     }
 
     pub(crate) fn between(&self) -> &'static [u8] {
-        match self {
-            Self::Csv(_) => b"",
-            Self::Json(_) => b",",
+        match self.writer {
+            Writer::Csv(_) => b"",
+            Writer::Json(_) => b",",
         }
     }
 
     pub(crate) fn close(&self) -> &'static [u8] {
+        match self.writer {
+            Writer::Csv(_) => b"",
+            Writer::Json(_) => b"]",
+        }
+    }
+}
+
+impl Writer {
+    /// After an error `out` may hold a part of the row.
+    fn write(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
-            Self::Csv(_) => b"",
-            Self::Json(_) => b"]",
+            Self::Csv(csv) => csv.encode(row, out),
+            Self::Json(json) => json.encode(row, out),
         }
     }
 }
