@@ -23,4 +23,5 @@ mod rows;
 mod source;
 mod standin;
 mod steer;
+mod text;
 mod types;

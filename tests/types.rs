@@ -96,7 +96,7 @@ const ROWS: [&str; 3] = [
      0.1, 0.1, 0.1, 0.1, 16777217, 2.2250738585072014e-308, b'0', b'101', 1, '2024-02-29', '2024-02-29', \
      '2024-02-29 13:45:01.000001', '2001-09-09 01:46:40.5', '838:59:59.999999', 1901, 'ß', 'NULL', 'ÿ', '\\\\N ', '+7', \
      '0.5', '1970-01-01', '1970-01-01 00:00:00.000001', '4e', '{\"a\": {\"b\": \"\"}}', '[]', 'a', 'y', 'abcd', 'QUJD', \
-     '4142', '::ffff:1.2.3.4', '01234567-89ab-cdef-0123-456789abcdef'",
+     '4142', '::ffff:1.2.3.4', '01234567-89ab-1def-8123-456789abcdef'",
 ];
 
 /// `null` first, then the rows above.
@@ -407,4 +407,82 @@ async fn bytes_and_nested_values_of_starrocks_arrive_and_bytes_that_are_no_text_
         let message = error["message"].as_str().expect("text");
         assert!(message.contains("id = 1") && message.contains("no UTF-8 text"), "{error:#}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_table_is_created_from_the_source_and_the_job_runs_again_on_it() {
+    let (source, target) = tokio::join!(MariaDb::start(), Standin::start(&[]));
+    source
+        .run(&[
+            "CREATE TABLE goods (note VARCHAR(40) COMMENT 'it''s \"here\"', price DECIMAL(12,4) NOT NULL, raw VARBINARY(9), \
+             shop BIGINT UNSIGNED NOT NULL, code VARCHAR(10) NOT NULL, at DATETIME(3), is_new TINYINT(1), doc JSON, \
+             PRIMARY KEY (shop, code)) DEFAULT CHARSET utf8mb4",
+            "INSERT INTO goods VALUES ('😀', 1.5, x'00ff', 18446744073709551615, 'ä', '2024-02-29 13:45:01.5', 1, '[1]'), \
+             (NULL, 0.25, NULL, 0, 'b', NULL, NULL, NULL)",
+        ])
+        .await;
+    target.run(&["CREATE DATABASE dw"]).await;
+    let dir = workspace(&[source.datasource("source"), target.datasource("target", "dw")]);
+    let script = |create: bool| {
+        job(
+            "mysql",
+            json!({ "datasource": "source", "table": "goods", "column": ["*"] }),
+            json!({ "datasource": "target", "table": "goods", "column": ["*"], "loadProps": {},
+                    "preSql": ["truncate table @table"] }),
+            json!({ "starlift": { "createTable": create } }),
+        )
+    };
+    let shown = plan(dir.path(), &script(false), &["--create-table"]).await.succeeded().json();
+    let ddl = shown["create_table"].as_str().expect("a statement");
+    assert!(ddl.contains("  `shop` LARGEINT NOT NULL,\n  `code` VARCHAR(40) NOT NULL,\n"), "{ddl}");
+    assert!(ddl.contains("`note` VARCHAR(160) NULL COMMENT 'it''s \"here\"'"), "{ddl}");
+    assert!(
+        ddl.contains("PRIMARY KEY(`shop`, `code`)\nDISTRIBUTED BY HASH(`shop`, `code`) BUCKETS 1"),
+        "{ddl}"
+    );
+    target.run(&[ddl, "DROP TABLE dw.goods"]).await;
+
+    let refused = plan(dir.path(), &script(false), &[]).await;
+    assert!(refused.code == 2 && refused.stdout.contains("UNKNOWN_TABLE"), "{refused:?}");
+    let planned = plan(dir.path(), &script(true), &[]).await.succeeded().json();
+    assert_eq!(planned["pre_sql"], json!([ddl, "truncate table goods"]));
+    assert_eq!(read(target.connect().await, "SHOW TABLES FROM dw").await.len(), 0, "a plan changes nothing");
+
+    for round in 0..2 {
+        let report = run(dir.path(), &script(true), &["--new"]).await.succeeded().json();
+        assert_eq!(report["rows_loaded"], 2, "round {round}: {report:#}");
+        let columns = "SELECT shop, code, note, price, raw, at, is_new FROM";
+        let expected = read(source.connect().await, &format!("{columns} goods ORDER BY price")).await;
+        let arrived = read(target.connect().await, &format!("{columns} dw.goods ORDER BY price")).await;
+        for (expected, arrived) in expected.iter().flatten().zip(arrived.iter().flatten()) {
+            let same = match (expected, arrived) {
+                (Some(expected), Some(arrived)) => is_same(As::Bytes, expected, arrived),
+                (expected, arrived) => expected == arrived,
+            };
+            assert!(same, "{expected:?} became {arrived:?}");
+        }
+        assert_eq!((expected.len(), arrived.len()), (2, 2));
+    }
+    let again = plan(dir.path(), &script(true), &[]).await.succeeded().json();
+    assert_eq!(again["pre_sql"], json!(["truncate table goods"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_are_measured_on_request_and_then_fit_or_are_refused() {
+    let place = Place::start("a VARCHAR(50), b VARCHAR(50)", "a VARCHAR(12) NULL, b VARCHAR(11) NULL").await;
+    place
+        .source
+        .run(&["ALTER TABLE t CONVERT TO CHARACTER SET utf8mb4", "INSERT INTO t VALUES (1, '😀😀😀', 'abc')"])
+        .await;
+    let script = Place::script("csv", "exit", 0);
+    let warned = plan(place.dir.path(), &script, &[]).await.succeeded().json()["warnings"].to_string();
+    assert!(warned.contains("a (up to 200 bytes, a takes 12), b (up to 200 bytes, b takes 11)"), "{warned}");
+    let measured = plan(place.dir.path(), &script, &["--probe-lengths"]).await.succeeded().json();
+    assert!(!measured["warnings"].to_string().contains("bytes"), "{measured:#}");
+    place.source.run(&["INSERT INTO t VALUES (2, '😀😀😀', '😀😀😀')"]).await;
+    let refused = plan(place.dir.path(), &script, &["--probe-lengths"]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(said.contains("the longest value has 12 bytes and the column takes 11"), "{said}");
+    assert!(said.contains("b (varchar(50)) cannot go into b (varchar(11))"), "{said}");
 }

@@ -334,6 +334,12 @@ pub(crate) struct SubmitArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub job: JobFile,
+    /// Print the StarRocks CREATE TABLE for what the job reads, and nothing else; the target is not asked
+    #[arg(long, env = "STARLIFT_CREATE_TABLE")]
+    pub create_table: bool,
+    /// Ask the source for its longest texts, by one pass over the table, where they may be too long for their column
+    #[arg(long, env = "STARLIFT_PROBE_LENGTHS")]
+    pub probe_lengths: bool,
     #[command(flatten)]
     pub datasources: DatasourcesFile,
     #[command(flatten)]

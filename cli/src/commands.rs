@@ -358,7 +358,15 @@ async fn open(directory: &Path) -> Result<Journal, Vec<Problem>> {
 
 async fn plan(args: PlanArgs) -> Outcome {
     let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
-    let mut plan = coordinator::plan_job(&job.parsed.spec, &datasources).await?;
+    let mut spec = job.parsed.spec;
+    if args.create_table {
+        let document =
+            output::NewTable { create_table: coordinator::create_table(&spec, &datasources).await? };
+        show(&document, args.output.json, |document| format!("{};\n", document.create_table));
+        return Ok(End::Done);
+    }
+    spec.settings.probe_lengths |= args.probe_lengths;
+    let mut plan = coordinator::plan_job(&spec, &datasources).await?;
     plan.warnings.splice(0..0, job.parsed.warnings);
     show(&output::PlanDocument::from(&plan), args.output.json, output::plan);
     Ok(End::Done)

@@ -484,6 +484,12 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     text
 }
 
+/// What `starlift plan --create-table` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct NewTable {
+    pub create_table: String,
+}
+
 /// A plan as `starlift plan` shows it.
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanDocument {

@@ -61,6 +61,17 @@ pub fn new_table(spec: &JobSpec, source: &SourceFacts, database: &str) -> Result
     Ok(assemble(spec, source, database, columns))
 }
 
+/// A job that may create its table writes `*` by the names of what it reads: key columns come first in a table that is
+/// created, so that positions would mean other columns once it is there.
+pub fn with_names(spec: &JobSpec, source: &SourceFacts) -> JobSpec {
+    let mut spec = spec.clone();
+    if spec.settings.create_table && spec.target.columns == ColumnList::All {
+        let names = source.selected.iter().map(|selected| selected.name.clone());
+        spec.target.columns = ColumnList::Listed(names.collect());
+    }
+    spec
+}
+
 /// A column to be.
 struct Planned<'a> {
     name: &'a str,

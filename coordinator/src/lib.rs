@@ -213,18 +213,43 @@ async fn plan_script(script: &str, job: JobId, datasources: &Datasources) -> Res
 async fn plan_as(spec: &JobSpec, job: JobId, datasources: &Datasources) -> Result<Plan, Vec<Problem>> {
     let (source, target) =
         tokio::join!(probe::source(spec, datasources), probe::target(spec, datasources, job));
-    match (source, target) {
-        (Ok(source), Ok(target)) => {
-            let mut plan = plan::assemble(spec, &source, &target)?;
-            probe::compression(&mut plan, datasources, job).await;
-            Ok(plan)
-        }
+    let (mut source, mut target) = match (source, target) {
+        (Ok(source), Ok(target)) => (source, target),
         (Err(mut problems), Ok(target)) => {
-            problems.extend(plan::writer_faults(spec, &target));
-            Err(problems)
+            if !target.is_missing {
+                problems.extend(plan::writer_faults(spec, &target));
+            }
+            return Err(problems);
         }
-        (source, Err(problems)) => Err(source.err().into_iter().flatten().chain(problems).collect()),
+        (source, Err(problems)) => {
+            return Err(source.err().into_iter().flatten().chain(problems).collect());
+        }
+    };
+    let spec = &ddl::with_names(spec, &source);
+    let mut created = None;
+    if target.is_missing {
+        let table = ddl::new_table(spec, &source, &target.database)?;
+        (target.columns, target.model) = (table.columns, Some(table.model));
+        created = Some(table.sql);
     }
+    if spec.settings.probe_lengths {
+        probe::lengths(spec, datasources, &mut source, &target).await.map_err(|problem| vec![problem])?;
+    }
+    let mut plan = plan::assemble(spec, &source, &target)?;
+    // The first of preSql: noted like the others, and harmless when it is sent again.
+    plan.pre_sql.splice(0..0, created);
+    probe::compression(&mut plan, datasources, job).await;
+    Ok(plan)
+}
+
+/// The statement that creates the job's target table for what its reader reads. Only the source is asked.
+pub async fn create_table(spec: &JobSpec, datasources: &Datasources) -> Result<String, Vec<Problem>> {
+    let one = |problem: Problem| vec![problem];
+    let target = datasources.find(&spec.target.datasource, "").map_err(one)?;
+    let database = probe::database_of(spec.target.database.as_deref(), target, "selectedDatabase");
+    let database = database.map_err(one)?;
+    let source = probe::source(spec, datasources).await?;
+    Ok(ddl::new_table(spec, &source, &database)?.sql)
 }
 
 #[cfg(test)]

@@ -134,6 +134,8 @@ impl Length {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetFacts {
     pub database: String,
+    /// The table is not there, and the job creates it; then its columns are those it will have.
+    pub is_missing: bool,
     pub columns: Vec<Column>,
     pub model: Option<Model>,
     /// `None`: not asked.
@@ -294,6 +296,11 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         prepared_lifetime_s,
         warnings,
     })
+}
+
+/// Indexes of the selected columns whose text may be too long for the target, by their types.
+pub fn lengths_in_doubt(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> Vec<usize> {
+    pairs::lengths_in_doubt(spec, source, &target_columns(spec, target, &mut Vec::new()))
 }
 
 /// The faults of a job that the target alone shows.

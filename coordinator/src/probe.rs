@@ -16,10 +16,12 @@ use crate::columns::{Column, Kind, mysql_bytes, mysql_kind, starrocks_bytes, sta
 
 mod compression;
 mod expression;
+mod lengths;
 mod source;
 mod target;
 
 pub(crate) use compression::compression;
+pub(crate) use lengths::lengths;
 pub(crate) use source::source;
 pub(crate) use target::target;
 
@@ -98,7 +100,11 @@ fn text(value: Value) -> Option<String> {
     }
 }
 
-fn database_of(named: Option<&str>, datasource: &Datasource, parameter: &str) -> Result<String, Problem> {
+pub(crate) fn database_of(
+    named: Option<&str>,
+    datasource: &Datasource,
+    parameter: &str,
+) -> Result<String, Problem> {
     named.or(datasource.database.as_deref()).map(str::to_owned).ok_or_else(|| {
         Problem::new(Code::InvalidSettings, format!("no database for data source {}", datasource.name))
             .hint(format!("set {parameter} in the job, or database in the data source"))

@@ -517,6 +517,18 @@ fn error_limits_are_read_in_every_form() {
 }
 
 #[test]
+fn a_table_is_created_and_texts_are_measured_only_on_request() {
+    let own = |own: Value| {
+        let settings = parsed(&with("/setting/starlift", own)).spec.settings;
+        (settings.create_table, settings.probe_lengths)
+    };
+    assert_eq!(own(json!({ "createTable": true, "probeLengths": "TRUE" })), (true, true));
+    assert_eq!(own(json!({ "createTable": false })), (false, false));
+    let told = told(&with("/setting/starlift", json!({ "createTable": 1 })));
+    assert!(told.contains("/setting/starlift/createTable"), "{told}");
+}
+
+#[test]
 fn the_commit_of_a_whole_job_is_asked_for_by_name() {
     let commit = |own: Value| parsed(&with("/setting/starlift", own)).spec.settings.commit;
     assert_eq!(commit(json!({ "commit": "job" })), CommitMode::Job);

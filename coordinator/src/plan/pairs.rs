@@ -82,6 +82,13 @@ pub(super) fn cells(
     (kinds, checks.collect())
 }
 
+/// Indexes of the columns whose text may be too long, by their types.
+pub(super) fn lengths_in_doubt(spec: &JobSpec, source: &SourceFacts, columns: &[&Column]) -> Vec<usize> {
+    let pairs = pairs(spec, source, columns);
+    let in_doubt = pairs.iter().enumerate().filter(|(_, pair)| pair.excess().is_some());
+    in_doubt.map(|(index, _)| index).collect()
+}
+
 impl Pair<'_> {
     /// `a (int) into b (date)`
     fn both(&self) -> String {

@@ -92,6 +92,7 @@ pub(crate) fn source(selected: Vec<Selected>) -> SourceFacts {
 fn target(columns: Vec<Column>) -> TargetFacts {
     TargetFacts {
         database: "dw".into(),
+        is_missing: false,
         columns,
         model: Some(Model::Duplicate),
         has_rows: Some(false),

@@ -43,6 +43,10 @@ pub(crate) async fn target(
     // Without the table a trial would only repeat that it is missing.
     let tried = match &described {
         Err(problem) if problem.code == Code::UnknownTable => Ok(Tried::default()),
+        Ok(facts) if facts.is_missing => match try_begin(&client, &database, spec, job).await {
+            Err(problem) if problem.code == Code::UnknownTable => Ok(Tried::default()),
+            tried => tried,
+        },
         _ => try_begin(&client, &database, spec, job).await,
     };
     let (mut facts, tried) = match (described, tried) {
@@ -70,8 +74,20 @@ async fn describe_target(
 ) -> Result<TargetFacts, Problem> {
     let table = &spec.target.table;
     let mut asker = Asker::new(datasource, None, place).await?;
-    let mut columns = catalogue(&mut asker, database, table, SourceKind::Starrocks).await?;
-    refine_starrocks(&mut asker, database, table, &mut columns).await;
+    let (is_missing, mut columns) = match catalogue(&mut asker, database, table, SourceKind::Starrocks).await
+    {
+        Ok(columns) => (false, columns),
+        Err(problem) if problem.code == Code::UnknownTable && spec.settings.create_table => {
+            if !has_database(&mut asker, database).await? {
+                return Err(problem);
+            }
+            (true, Vec::new())
+        }
+        Err(problem) => return Err(problem),
+    };
+    if !is_missing {
+        refine_starrocks(&mut asker, database, table, &mut columns).await;
+    }
     let model = asker
         .rows(&format!(
             "SELECT TABLE_MODEL FROM information_schema.tables_config WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
@@ -82,7 +98,7 @@ async fn describe_target(
         .ok()
         .and_then(|mut rows| rows.pop()?.pop()?)
         .and_then(|text| Model::parse(&text));
-    let has_rows = if spec.target.pre_sql.is_empty() {
+    let has_rows = if spec.target.pre_sql.is_empty() && !is_missing {
         let rows = asker.rows(&format!("SELECT 1 FROM {} LIMIT 1", table_name(database, table))).await;
         rows.ok().map(|rows| !rows.is_empty())
     } else {
@@ -92,6 +108,7 @@ async fn describe_target(
     asker.close().await;
     Ok(TargetFacts {
         database: database.to_owned(),
+        is_missing,
         columns,
         model,
         has_rows,
@@ -100,6 +117,12 @@ async fn describe_target(
         source_here: None,
         warnings: Vec::new(),
     })
+}
+
+async fn has_database(asker: &mut Asker<'_>, database: &str) -> Result<bool, Problem> {
+    let name = text_literal(database);
+    let sql = format!("SELECT SCHEMA_NAME FROM information_schema.schemata WHERE SCHEMA_NAME = {name}");
+    Ok(!asker.rows(&sql).await?.is_empty())
 }
 
 /// Version and settings, as far as the account may ask for them.

@@ -68,7 +68,12 @@ fn value_of<'a>(kind: &ColumnType, bytes: &'a [u8]) -> Option<Stored<'a>> {
         ColumnType::DateTime => {
             Some(Stored::Text(same_or_owned(&CivilTime::parse(bytes)?.date_time(), bytes)))
         }
-        ColumnType::Char(_) | ColumnType::Varchar(_) | ColumnType::Opaque(_) => text(bytes).map(Stored::Text),
+        // Padded with zero bytes inside, which are taken off on the way out: those of the value go with them.
+        ColumnType::Char(_) => {
+            let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            text(&bytes[..length]).map(Stored::Text)
+        }
+        ColumnType::Varchar(_) | ColumnType::Opaque(_) => text(bytes).map(Stored::Text),
         ColumnType::Varbinary => Some(Stored::Blob(binary(bytes))),
         ColumnType::Json => json(bytes).map(Stored::Text),
         ColumnType::Nested(_) => {
@@ -418,6 +423,12 @@ mod tests {
         assert!(convert(&column, Some("héll".as_bytes())).is_ok());
         let error = convert(&column, Some("héllo".as_bytes())).unwrap_err();
         assert_eq!(error.to_string(), "String 'héllo'(length=6) is too long. The max length of 'c' is 5");
+    }
+
+    #[test]
+    fn zero_bytes_at_the_end_of_a_char_are_taken_for_padding() {
+        check(&ColumnType::Char(5), &[("a\0b\0\0", Some("a\0b")), ("a ", Some("a ")), ("\0", Some(""))]);
+        check(&ColumnType::Varchar(5), &[("a\0", Some("a\0"))]);
     }
 
     #[test]

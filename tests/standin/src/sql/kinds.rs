@@ -97,6 +97,7 @@ impl Scope<'_> {
             "now" | "current_timestamp" | "localtime" | "localtimestamp" => ColumnType::DateTime,
             "curdate" | "current_date" | "date" => ColumnType::Date,
             "sleep" => ColumnType::Boolean,
+            "to_json" => ColumnType::Json,
             "round" | "pow" | "power" | "sqrt" => ColumnType::Double,
             "concat" | "concat_ws" | "upper" | "lower" | "hex" | "replace" | "substr" | "substring"
             | "left" | "right" | "group_concat" | "database" | "schema" | "user" | "current_user"

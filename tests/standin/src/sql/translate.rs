@@ -441,6 +441,10 @@ impl Rewriter<'_, '_> {
                 arguments.iter().map(ToString::to_string).collect::<Vec<_>>().join(" || ")
             )),
             "mod" if arguments.len() == 2 => raw(format!("({} % {})", arguments[0], arguments[1])),
+            "to_json" => match arguments.first() {
+                Some(nested) => raw(format!("CAST(sr_cast({nested}, 'JSON') AS TEXT)")),
+                None => return Ok(None),
+            },
             "length" => return renamed("octet_length"),
             "char_length" | "character_length" => return renamed("length"),
             "greatest" => return renamed("max"),

@@ -342,6 +342,41 @@ fn binary_columns_take_to_binary() {
 }
 
 #[test]
+fn digits_under_a_name_of_their_own_become_bytes_in_both_formats() {
+    let server = Server::new();
+    let columns = "columns: `id`,`name`,`digits_2`,`photo`=to_binary(`digits_2`,'hex')";
+    server.load_into("shop/users", &[CSV, STRICT, columns], "1,a,00FF0A5C4E\n2,b,\n").expect("Success", "OK");
+    let json = ["format: json", "strip_outer_array: true", STRICT, columns];
+    let body = r#"[{"id":3,"name":"c","digits_2":"00FF0A5C4E"},{"id":4,"name":"d","digits_2":null}]"#;
+    server.load_into("shop/users", &json, body).expect("Success", "OK");
+    let got = server.sql("SELECT id, COALESCE(hex(photo), 'NULL') FROM shop.users ORDER BY id");
+    assert_eq!(got, "1\t00FF0A5C4E\n2\t\n3\t00FF0A5C4E\n4\tNULL\n");
+}
+
+#[test]
+fn plain_text_for_a_binary_column_is_base64_or_else_the_bytes_themselves() {
+    let server = Server::new();
+    server.load_into("shop/users", &[CSV, STRICT], "1,a,QUJD\n2,b,no base64!\n").expect("Success", "OK");
+    let got = server.sql("SELECT id, hex(photo) FROM shop.users ORDER BY id");
+    assert_eq!(got, "1\t414243\n2\t6E6F2062617365363421\n");
+}
+
+#[test]
+fn strict_mode_still_changes_some_values_without_a_word() {
+    let server = Server::new();
+    server.sql(
+        "CREATE TABLE shop.silent (id INT NOT NULL, n INT, b BOOLEAN, d DATE, p DECIMAL(9,2), c CHAR(9)) \
+         DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 1",
+    );
+    let body = "1,1.9,7,2024-02-29 13:45:01,0.005,a\u{0}\n2,-1.9,-1,69-01-02,-0.005,b\n";
+    let reply = server.load_into("shop/silent", &[CSV, STRICT, "max_filter_ratio: 0"], body);
+    reply.expect("Success", "OK");
+    assert_eq!((reply.number("NumberLoadedRows"), reply.number("NumberFilteredRows")), (2, 0));
+    let want = "1\t1\t1\t2024-02-29\t0.01\ta\n2\t-1\t1\t2069-01-02\t-0.01\tb\n";
+    assert_eq!(server.sql("SELECT * FROM shop.silent ORDER BY id"), want);
+}
+
+#[test]
 fn a_rate_limit_slows_one_connection() {
     let server = Server::with(Config { be_bytes_per_second: 10_000, ..Config::default() });
     let body = "1,abcd,1\n".repeat(500);
