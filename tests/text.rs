@@ -41,7 +41,7 @@ impl Place {
         Self { source, target, dir }
     }
 
-    fn script(table: &str, columns: &[&str], props: Value, on_error: &str) -> Value {
+    fn script(table: &str, columns: &[&str], props: &Value, on_error: &str) -> Value {
         job(
             "mysql",
             json!({ "datasource": "source", "table": "t", "column": columns, "splitPk": "id" }),
@@ -63,10 +63,10 @@ async fn odd_texts_arrive_in_csv_and_json_and_alone_in_their_row() {
     let place = Place::start().await;
     for format in ["csv", "json"] {
         let props = json!({ "format": format });
-        let all = Place::script("t", &["id", "s"], props.clone(), "exit");
+        let all = Place::script("t", &["id", "s"], &props, "exit");
         run(place.dir.path(), &all, &["--new"]).await.succeeded();
         place.assert_same("id, s", "t", "dw.t").await;
-        let alone = Place::script("alone", &["s"], props, "exit");
+        let alone = Place::script("alone", &["s"], &props, "exit");
         run(place.dir.path(), &alone, &["--new"]).await.succeeded();
         place.assert_same("s", "t", "dw.alone").await;
     }
@@ -76,7 +76,7 @@ async fn odd_texts_arrive_in_csv_and_json_and_alone_in_their_row() {
 async fn a_text_that_holds_a_delimiter_the_job_names_is_a_bad_row_with_key_and_column() {
     let place = Place::start().await;
     let props = json!({ "column_separator": ",", "row_delimiter": "\n" });
-    let script = Place::script("t", &["id", "s"], props.clone(), "exit");
+    let script = Place::script("t", &["id", "s"], &props, "exit");
     let outcome = run(place.dir.path(), &script, &["--new"]).await;
     assert_eq!(outcome.code, 1, "{outcome:?}");
     let error = outcome.json()["error"].clone();
@@ -87,7 +87,7 @@ async fn a_text_that_holds_a_delimiter_the_job_names_is_a_bad_row_with_key_and_c
         "{message}"
     );
 
-    let script = Place::script("t", &["id", "s"], props, "batchDirtyData");
+    let script = Place::script("t", &["id", "s"], &props, "batchDirtyData");
     let report = run(place.dir.path(), &script, &["--new"]).await.succeeded().json();
     assert_eq!(report["dirty_records"], ODD.len(), "{report:#}");
     let bad = report["bad_rows"].as_array().expect("rows");

@@ -349,8 +349,8 @@ fn digits_under_a_name_of_their_own_become_bytes_in_both_formats() {
     let json = ["format: json", "strip_outer_array: true", STRICT, columns];
     let body = r#"[{"id":3,"name":"c","digits_2":"00FF0A5C4E"},{"id":4,"name":"d","digits_2":null}]"#;
     server.load_into("shop/users", &json, body).expect("Success", "OK");
-    let got = server.sql("SELECT id, COALESCE(hex(photo), 'NULL') FROM shop.users ORDER BY id");
-    assert_eq!(got, "1\t00FF0A5C4E\n2\t\n3\t00FF0A5C4E\n4\tNULL\n");
+    let got = server.sql("SELECT id, hex(photo), photo IS NULL FROM shop.users ORDER BY id");
+    assert_eq!(got, "1\t00FF0A5C4E\t0\n2\t\t0\n3\t00FF0A5C4E\t0\n4\t\t1\n");
 }
 
 #[test]
