@@ -401,6 +401,16 @@ async fn bytes_and_nested_values_of_starrocks_arrive_and_bytes_that_are_no_text_
     assert!(rows[1][1..].iter().all(Option::is_none), "{rows:?}");
 
     for format in ["csv", "json"] {
+        let mut tolerant = script("c", json!(["id", "ifnull(b, b)"]), format);
+        tolerant["steps"][1]["parameter"]["strategyOnError"] = json!("batchDirtyData");
+        tolerant["setting"]["errorLimit"] = json!({ "record": 1 });
+        let report = run(dir.path(), &tolerant, &["--new"]).await.succeeded().json();
+        assert_eq!((&report["dirty_records"], &report["rows_loaded"]), (&json!(1), &json!(1)), "{report:#}");
+        assert_eq!(
+            (&report["bad_rows"][0]["key"], &report["bad_rows"][0]["column"]),
+            (&json!("1"), &json!("t"))
+        );
+
         let outcome = run(dir.path(), &script("c", json!(["id", "ifnull(b, b)"]), format), &["--new"]).await;
         assert_eq!(outcome.code, 1, "{outcome:?}");
         let error = outcome.json()["error"].clone();

@@ -546,3 +546,27 @@ pub fn outcome(request: pb::ReportRequest) -> Result<(AttemptKey, Outcome), Wire
     };
     Ok((attempt, outcome))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_arrives_as_it_was_sent_and_an_unknown_one_is_refused() {
+        for rule in [
+            CellRule::Truth,
+            CellRule::WholeNumber,
+            CellRule::Decimal { scale: 7 },
+            CellRule::Date,
+            CellRule::DateTime,
+            CellRule::RealDate,
+            CellRule::Json,
+            CellRule::NoZeroAtEnd,
+        ] {
+            let check = CellCheck { column: 3, rule };
+            assert_eq!(CellCheck::try_from(&pb::CellCheck::from(&check)), Ok(check));
+        }
+        let of_tomorrow = pb::CellCheck { column: 0, rule: 1000, scale: 0 };
+        assert!(CellCheck::try_from(&of_tomorrow).is_err());
+    }
+}

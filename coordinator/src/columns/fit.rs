@@ -386,6 +386,42 @@ mod tests {
         assert_eq!(into_json(SourceKind::Starrocks), Fit::Checked(Some(CellRule::Json)));
     }
 
+    #[test]
+    fn a_float_comes_back_from_the_text_of_its_double() {
+        for bits in (0..=u32::MAX).step_by(49_999) {
+            let single = f32::from_bits(bits);
+            if single.is_finite() {
+                let text = f64::from(single).to_string();
+                assert_eq!(text.parse::<f32>().map(f32::to_bits), Ok(bits), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn decimals_of_so_many_digits_come_back_from_a_float_and_a_double() {
+        let texts = |digits: u32| {
+            let most = 10_u64.pow(digits);
+            let mantissas =
+                (0..20_000_u64).map(move |step| most - 1 - step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % most);
+            mantissas.flat_map(move |mantissa| (0..=digits as usize).map(move |scale| (mantissa, scale)))
+        };
+        let written = |mantissa: u64, scale: usize| {
+            let digits = format!("{mantissa:0>width$}", width = scale + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - scale);
+            if scale == 0 { whole.to_owned() } else { format!("{whole}.{fraction}") }
+        };
+        for (mantissa, scale) in texts(FLOAT_DIGITS) {
+            let text = written(mantissa, scale);
+            let single: f32 = text.parse().expect("a number");
+            assert_eq!(format!("{single:.scale$}"), text);
+        }
+        for (mantissa, scale) in texts(DOUBLE_DIGITS) {
+            let text = written(mantissa, scale);
+            let double: f64 = text.parse().expect("a number");
+            assert_eq!(format!("{double:.scale$}"), text);
+        }
+    }
+
     /// Every other target type must be refused.
     const TARGETS: &[&str] = &[
         "BOOLEAN",

@@ -22,6 +22,9 @@ use super::target::{CHECK_TIMEOUT, CHECK_TRIES, begin_headers};
 use super::text;
 use crate::plan::Plan;
 
+/// Stands for raw bytes, which go as hexadecimal digits.
+const DIGITS: &str = "00ff";
+
 /// Copies of the row. Packed bytes taken for text may well make one row, hardly so many.
 const COPIES: u64 = 7;
 
@@ -87,7 +90,10 @@ fn sample(load: &LoadSpec, row: &[Option<String>]) -> Vec<u8> {
             let is_free = |byte: &u8| !column.contains(byte) && !end.contains(byte);
             let cells: Vec<Vec<u8>> = row
                 .iter()
-                .map(|cell| match cell {
+                .zip(&load.cell_kinds)
+                .map(|(cell, kind)| match cell {
+                    // Any digits will do, as long as they are some.
+                    Some(_) if *kind == CellKind::Hex => DIGITS.into(),
                     Some(text) => text.bytes().filter(is_free).collect(),
                     None => b"\\N".to_vec(),
                 })
@@ -108,7 +114,8 @@ fn sample(load: &LoadSpec, row: &[Option<String>]) -> Vec<u8> {
 fn json(cell: Option<&str>, kind: CellKind) -> Value {
     let Some(text) = cell else { return Value::Null };
     let parsed = match kind {
-        CellKind::Text | CellKind::Hex => None,
+        CellKind::Text => None,
+        CellKind::Hex => return DIGITS.into(),
         CellKind::Number | CellKind::Json => serde_json::from_str(text).ok(),
     };
     parsed.unwrap_or_else(|| text.into())
