@@ -349,6 +349,18 @@ async fn values_that_would_be_changed_without_a_word_are_bad_rows_with_key_and_c
         assert!(message.contains("the row with id = 1") && message.contains("column truth"), "{error:#}");
         assert_eq!(place.target.count("dw.t").await, 0);
     }
+
+    // What the messages about zero dates say to write does it.
+    let mut script = Place::script("csv", "exit", 0);
+    script["steps"][0]["parameter"]["column"] = json!([
+        "id",
+        "IF(MONTH(day) = 0 OR DAYOFMONTH(day) = 0, NULL, day)",
+        "NULLIF(moment, '0000-00-00 00:00:00')",
+    ]);
+    script["steps"][1]["parameter"]["column"] = json!(["id", "day", "moment"]);
+    run(place.dir.path(), &script, &["--new"]).await.succeeded();
+    assert_eq!(place.target.count("dw.t WHERE day IS NULL AND moment IS NULL").await, 8);
+    assert_eq!(place.target.count("dw.t WHERE day = '2024-02-29'").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
