@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::civil::Date;
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::tz::TimeZone;
+use starlift_common::script::{ScheduledTime, parse_business_date, parse_scheduled_time};
 use starlift_common::telemetry::LogFormat;
 use starlift_coordinator::StateLocation;
 
@@ -102,20 +106,50 @@ pub(crate) enum Command {
     /// Show a job's tasks, their SQL and warnings, after all checks; touches nothing
     #[command(after_help = "Example:\n  starlift plan orders.json")]
     Plan(PlanArgs),
+    /// Turn a DataX job into a job script on stdout and data source entries
+    #[command(
+        after_help = "Example:\n  starlift convert datax.json --datasources-out datasources.toml > orders.json"
+    )]
+    Convert(ConvertArgs),
 }
 
 /// A job file and what goes into it.
 #[derive(Debug, Args)]
 pub(crate) struct JobFile {
-    /// The job script, in the DataWorks form
+    /// The job script, in the DataWorks form; `run` and `plan` take a DataX file as well
     #[arg(id = "job", value_name = "JOB")]
     pub path: PathBuf,
-    /// Value of a `${name}` in the script; may be given many times
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter, env = "STARLIFT_PARAM", value_delimiter = '\u{1f}')]
+    /// Value of a `${name}` in the script, or a time expression such as `${yyyymmdd-1}`; may be given many times
+    #[arg(long = "param", value_name = "NAME=EXPRESSION", value_parser = parameter, env = "STARLIFT_PARAM", value_delimiter = '\u{1f}')]
     pub parameters: Vec<(String, String)>,
+    /// File with a line NAME=EXPRESSION for each parameter; --param goes before it
+    #[arg(long, value_name = "FILE", env = "STARLIFT_PARAMS_FILE")]
+    pub params_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub times: Times,
     /// Accept comments and trailing commas in the script
     #[arg(long, env = "STARLIFT_LENIENT")]
     pub lenient: bool,
+}
+
+/// What the time expressions in a job count from.
+#[derive(Debug, Args)]
+pub(crate) struct Times {
+    /// Business date, the base of `${yyyymmdd}`; the scheduled time moves to the day after it
+    /// [default: the day before the scheduled time]
+    #[arg(long, value_name = "YYYYMMDD", env = "STARLIFT_BIZDATE", value_parser = parse_business_date)]
+    pub bizdate: Option<Date>,
+    /// Scheduled time, the base of `$[hh24:mi:ss]`; with --bizdate the time of the day is enough [default: now]
+    #[arg(
+        long,
+        value_name = "YYYY-MM-DD HH:MM:SS",
+        env = "STARLIFT_SCHEDULED_TIME",
+        value_parser = parse_scheduled_time
+    )]
+    pub scheduled_time: Option<ScheduledTime>,
+    /// Time zone in which now is read, such as Asia/Shanghai or +08:00 [default: the machine's]
+    #[arg(long, value_name = "ZONE", env = "STARLIFT_SCHEDULE_ZONE", value_parser = zone)]
+    pub schedule_zone: Option<TimeZone>,
 }
 
 #[derive(Debug, Args)]
@@ -346,11 +380,38 @@ pub(crate) struct PlanArgs {
     pub output: Json,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The DataX job
+    #[arg(value_name = "DATAX_JOB")]
+    pub path: PathBuf,
+    /// Where to write the data source entries; a new file that only you can read [default: stderr]
+    #[arg(long, value_name = "FILE", env = "STARLIFT_DATASOURCES_OUT")]
+    pub datasources_out: Option<PathBuf>,
+    /// Write the passwords of the DataX job into the entries, not the names of environment variables
+    #[arg(long, env = "STARLIFT_WITH_PASSWORDS", requires = "datasources_out")]
+    pub with_passwords: bool,
+    /// Accept comments and trailing commas in the DataX job
+    #[arg(long, env = "STARLIFT_LENIENT")]
+    pub lenient: bool,
+}
+
 fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE, for example --param day=2026-11-21".into()),
     }
+}
+
+/// A name of the time zone database, or an offset with its sign. `GMT+8` is refused: half of the world reads it as eight
+/// hours west.
+fn zone(text: &str) -> Result<TimeZone, String> {
+    let zone = if text.starts_with(['+', '-']) {
+        DateTimeParser::new().parse_time_zone(text).ok()
+    } else {
+        TimeZone::get(text).ok().filter(|_| text.contains('/') || !text.contains(['+', '-']))
+    };
+    zone.ok_or_else(|| "write a time zone as Asia/Shanghai, UTC or +08:00".to_owned())
 }
 
 /// `file:DIR`, or a directory alone.
@@ -408,6 +469,16 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("0s").is_err() && duration("soon").is_err() && duration("5y").is_err());
+    }
+
+    #[test]
+    fn a_time_zone_has_a_name_or_an_offset() {
+        let offset =
+            |text: &str| zone(text).map(|zone| zone.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds());
+        assert_eq!((offset("+08:00"), offset("-03:30"), offset("UTC")), (Ok(28_800), Ok(-12_600), Ok(0)));
+        for wrong in ["GMT+8", "UTC+8", "+", "", "Nowhere/At_All"] {
+            assert!(zone(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Mend, Problem};
 use starlift_coordinator::state::Resolution;
@@ -20,10 +21,11 @@ use crate::args::{
     WorkerArgs,
 };
 use crate::client::Client;
+use crate::files::Job;
 use crate::offline::Journal;
 use crate::output::Home;
 use crate::progress::Progress;
-use crate::{files, output, run};
+use crate::{convert, files, output, run};
 
 /// How often a watched job is shown anew.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -63,6 +65,7 @@ pub(crate) async fn execute(command: Command) -> u8 {
         Command::Drain(args) => drain(args).await,
         Command::Resolve(args) => resolve(args).await,
         Command::Plan(args) => plan(args).await,
+        Command::Convert(args) => convert::convert(&args),
     };
     match result {
         Ok(End::Done) => 0,
@@ -104,11 +107,12 @@ fn wants_json(command: &Command) -> bool {
         }
         Command::Drain(args) => args.client.output.json,
         Command::Resolve(args) => args.client.output.json,
-        Command::Coordinator(_) | Command::Worker(_) => false,
+        // A script is one JSON document already, and servers print none.
+        Command::Convert(_) | Command::Coordinator(_) | Command::Worker(_) => false,
     }
 }
 
-type Outcome = Result<End, Vec<Problem>>;
+pub(crate) type Outcome = Result<End, Vec<Problem>>;
 
 fn one(problem: Problem) -> Vec<Problem> {
     vec![problem]
@@ -195,7 +199,7 @@ pub(crate) fn stopped_by_signal() -> CancellationToken {
 }
 
 async fn submit(args: SubmitArgs) -> Outcome {
-    let job = files::read_job(&args.job)?;
+    let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?;
     output::warnings(&job.parsed.warnings);
     let mut client = Client::connect(&args.client.coordinator.urls).await.map_err(one)?;
     let request = pb::SubmitRequest {
@@ -357,18 +361,26 @@ async fn open(directory: &Path) -> Result<Journal, Vec<Problem>> {
 }
 
 async fn plan(args: PlanArgs) -> Outcome {
-    let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
-    let mut spec = job.parsed.spec;
+    let schedule = files::schedule(&args.job.times, unix_time());
+    let (mut job, datasources) =
+        files::read_job_and_datasources(&args.job, schedule, &args.datasources.path)?;
+    let spec = &mut job.parsed.spec;
     if args.create_table {
         let document =
-            output::NewTable { create_table: coordinator::create_table(&spec, &datasources).await? };
+            output::NewTable { create_table: coordinator::create_table(spec, &datasources).await? };
         show(&document, args.output.json, |document| format!("{};\n", document.create_table));
         return Ok(End::Done);
     }
     spec.settings.probe_lengths |= args.probe_lengths;
-    let mut plan = coordinator::plan_job(&spec, &datasources).await?;
+    show_plan(job, &datasources, args.output.json).await
+}
+
+/// Plans the job and prints what would be done.
+pub(crate) async fn show_plan(job: Job, datasources: &Datasources, json: bool) -> Outcome {
+    let mut plan = coordinator::plan_job(&job.parsed.spec, datasources).await?;
     plan.warnings.splice(0..0, job.parsed.warnings);
-    show(&output::PlanDocument::from(&plan), args.output.json, output::plan);
+    let document = output::PlanDocument { parameters: job.parameters, ..output::PlanDocument::from(&plan) };
+    show(&document, json, output::plan);
     Ok(End::Done)
 }
 

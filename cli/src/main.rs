@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod commands;
+mod convert;
 mod files;
 mod offline;
 mod output;

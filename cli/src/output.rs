@@ -1,6 +1,7 @@
 //! What people read: reports, tables, problems; and the one JSON document of `--json`. Pure text-making, printed by the
 //! few functions at the top.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 use starlift_common::problem::Problem;
 use starlift_common::query;
+use starlift_common::script::Schedule;
 use starlift_coordinator::Plan;
 use starlift_proto as pb;
 
@@ -327,7 +329,8 @@ pub(crate) fn resumed(status: &pb::JobStatus) -> String {
 }
 
 /// What `run` says of a job that it goes on with: how it stood, and what is not done again.
-pub(crate) fn resuming(before: &pb::JobStatus) -> String {
+/// `schedule` is what the job counts its times from, if it does.
+pub(crate) fn resuming(before: &pb::JobStatus, schedule: Option<Schedule>) -> String {
     let tasks = before.tasks.unwrap_or_default();
     let how = match before.state.as_str() {
         "FAILED" => ", which had failed",
@@ -342,6 +345,9 @@ pub(crate) fn resuming(before: &pb::JobStatus) -> String {
             before.job_id, tasks.succeeded, tasks.total
         ),
     );
+    if let Some(schedule) = schedule {
+        line(&mut text, format_args!("  with the times it began with: {schedule}"));
+    }
     if let Some(error) = &before.error {
         line(&mut text, format_args!("  it had: {}: {}", error.code, error.message));
     }
@@ -495,6 +501,8 @@ pub(crate) struct NewTable {
 pub(crate) struct PlanDocument {
     pub source: Vec<String>,
     pub target: String,
+    /// What was replaced in the job file, as it is written there, and by what.
+    pub parameters: BTreeMap<String, String>,
     pub columns: Vec<ColumnPair>,
     pub rows_estimate: u64,
     pub pre_sql: Vec<String>,
@@ -537,6 +545,7 @@ impl From<&Plan> for PlanDocument {
         Self {
             source: plan.shards.iter().map(|read| query::table_name(&read.database, &read.table)).collect(),
             target: query::table_name(&plan.load.database, &plan.load.table),
+            parameters: BTreeMap::new(),
             columns: first
                 .map_or_else(Vec::new, |read| read.select.iter().zip(&plan.load.columns).map(pair).collect()),
             rows_estimate: plan.rows_estimate(),
@@ -562,6 +571,9 @@ pub(crate) fn plan(plan: &PlanDocument) -> String {
     );
     for pair in &plan.columns {
         line(&mut text, format_args!("  {} -> {}", pair.source, pair.target));
+    }
+    for (written, value) in &plan.parameters {
+        line(&mut text, format_args!("parameter {written} = {value}"));
     }
     for statement in &plan.pre_sql {
         line(&mut text, format_args!("before: {statement}"));
@@ -780,6 +792,7 @@ mod tests {
         let document = PlanDocument {
             source: vec!["a".into()],
             target: "b".into(),
+            parameters: [("${d0}".to_owned(), "2025-11-01".to_owned())].into(),
             columns: vec![],
             rows_estimate: 100,
             pre_sql: vec![],
@@ -790,6 +803,7 @@ mod tests {
         let text = plan(&document);
         assert!(text.contains("task 0 ") && text.contains("task 99 ") && !text.contains("task 50 "));
         assert!(text.contains("... 80 more tasks"));
+        assert!(text.contains("parameter ${d0} = 2025-11-01\n"));
     }
 
     #[test]

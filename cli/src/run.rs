@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use starlift_common::datasource::Datasources;
 use starlift_common::problem::{Code, Problem};
+use starlift_common::script::Schedule;
 use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_proto as pb;
 use starlift_worker as worker;
@@ -22,7 +23,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::args::RunArgs;
 use crate::client::Client;
 use crate::commands::{
-    End, WATCH_INTERVAL, new_job_id, show, stopped_by_signal, tell_next_steps, unix_time, worker_problem,
+    End, WATCH_INTERVAL, new_job_id, show, show_plan, stopped_by_signal, tell_next_steps, unix_time,
+    worker_problem,
 };
 use crate::files::{self, Job};
 use crate::offline::Journal;
@@ -36,57 +38,93 @@ const DRAIN: Duration = Duration::from_secs(2);
 const LEASE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
-    let (job, datasources) = files::read_job_and_datasources(&args.job, &args.datasources.path)?;
+    let last = last_job(&args.state).await.map_err(|problem| vec![problem])?;
+    let (job, datasources, schedule) = read(&args, last.as_ref())?;
     output::warnings(&job.parsed.warnings);
+    if job.parsed.dry_run {
+        return show_plan(job, &datasources, args.output.json).await;
+    }
     std::fs::create_dir_all(&args.state).map_err(|error| vec![unwritable(&args.state, &error)])?;
     // Decided before anything runs: a job that is not to go on must not come a step further by the question.
-    let start = decide(&args, &job).await.map_err(|problem| vec![problem])?;
+    let start = decide(&args, &job, schedule, last).map_err(|problem| vec![problem])?;
     let cluster = Cluster::start(&args, datasources).await.map_err(|problem| vec![problem])?;
     let result = drive(&args, job, start, &cluster).await;
     // A broken half explains whatever else went wrong, so it is told first.
     cluster.stop().await.and(result).map_err(|problem| vec![problem])
 }
 
+/// The job of the file, by the schedule with which the directory's unfinished job began if that makes the same job of
+/// it, else by the clock: a job is not another one because it goes on a day later.
+fn read(
+    args: &RunArgs,
+    last: Option<&(Remembered, pb::JobStatus)>,
+) -> Result<(Job, Arc<Datasources>, Schedule), Vec<Problem>> {
+    let file = &args.job;
+    let read = |schedule| {
+        let (job, datasources) = files::read_job_and_datasources(file, schedule, &args.datasources.path)?;
+        Ok((job, datasources, schedule))
+    };
+    let unfinished = last.filter(|(_, status)| !args.new && !is_over(status));
+    if let Some((last, _)) = unfinished
+        && let Some(kept) = last.schedule
+        && kept.fits(file.times.bizdate, file.times.scheduled_time)
+        && let Ok(same) = read(kept)
+        && digest(&same.0) == last.digest
+    {
+        return Ok(same);
+    }
+    read(files::schedule(&file.times, unix_time()))
+}
+
 /// How a run begins.
 struct Beginning {
     step: Step,
-    digest: String,
+    job: Remembered,
     /// The job that the directory holds; nothing but defaults when there is none.
     last: pb::JobStatus,
 }
 
-async fn decide(args: &RunArgs, job: &Job) -> Result<Beginning, Problem> {
-    let digest = format!("{:032x}", xxh3_128(job.script.as_bytes()));
-    let last = last_job(&args.state).await?;
+fn decide(
+    args: &RunArgs,
+    job: &Job,
+    schedule: Schedule,
+    last: Option<(Remembered, pb::JobStatus)>,
+) -> Result<Beginning, Problem> {
+    let digest = digest(job);
     let step = match &last {
         Some((last, status)) => next_step(last.digest == digest, args.new, status),
         None => Ok(Step::Start),
     };
     let last = last.map(|(_, status)| status).unwrap_or_default();
     let step = step.map_err(|refusal| refusal.problem(args, &last))?;
-    Ok(Beginning { step, digest, last })
+    let job_id = match step {
+        Step::Start | Step::Replace => new_job_id().to_string(),
+        Step::GoOn | Step::Resume => last.job_id.clone(),
+    };
+    let schedule = job.depends_on_time.then_some(schedule);
+    Ok(Beginning { step, job: Remembered { job_id, digest, schedule }, last })
+}
+
+fn digest(job: &Job) -> String {
+    format!("{:032x}", xxh3_128(job.script.as_bytes()))
 }
 
 /// Submits or resumes the job and follows it.
 async fn drive(args: &RunArgs, job: Job, beginning: Beginning, cluster: &Cluster) -> Result<End, Problem> {
     let mut client = Client::connect(std::slice::from_ref(&cluster.url)).await?;
-    let Beginning { step, digest, last } = beginning;
-    let job_id = match step {
-        Step::Start => new_job_id().to_string(),
-        Step::Replace => {
-            client.cancel(&last.job_id).await?;
-            new_job_id().to_string()
-        }
-        Step::GoOn | Step::Resume => last.job_id.clone(),
-    };
-    remember(&args.state, &Remembered { job_id: job_id.clone(), digest })?;
+    let Beginning { step, job: remembered, last } = beginning;
+    if step == Step::Replace {
+        client.cancel(&last.job_id).await?;
+    }
+    remember(&args.state, &remembered)?;
+    let Remembered { job_id, schedule, .. } = remembered;
     let request = pb::SubmitRequest { script: job.script, name: job.name, job_id: job_id.clone() };
     client.submit(request).await?;
     if step == Step::Resume {
         client.resume(&job_id).await?;
     }
     if matches!(step, Step::GoOn | Step::Resume) {
-        eprint!("{}", output::resuming(&last));
+        eprint!("{}", output::resuming(&last, schedule));
     }
     follow(args, &mut client, &job_id, cluster).await
 }
@@ -175,7 +213,7 @@ enum Refusal {
 /// `last` is the job that the directory holds, `is_same` whether it was started with the same script and parameters.
 fn next_step(is_same: bool, new: bool, last: &pb::JobStatus) -> Result<Step, Refusal> {
     let has_failed = last.state == "FAILED";
-    if matches!(last.state.as_str(), "SUCCEEDED" | "CANCELLED") || has_failed && new {
+    if is_over(last) || has_failed && new {
         return Ok(Step::Start);
     }
     if new {
@@ -195,6 +233,11 @@ fn next_step(is_same: bool, new: bool, last: &pb::JobStatus) -> Result<Step, Ref
         "FAILED" | "PAUSED" => Ok(Step::Resume),
         _ => Ok(Step::GoOn),
     }
+}
+
+/// Whether nothing can go on with the job any more.
+fn is_over(job: &pb::JobStatus) -> bool {
+    matches!(job.state.as_str(), "SUCCEEDED" | "CANCELLED")
 }
 
 impl Refusal {
@@ -232,6 +275,16 @@ fn same_command(args: &RunArgs) -> String {
     for (name, value) in &args.job.parameters {
         words.extend(["--param".into(), format!("{name}={value}")]);
     }
+    if let Some(file) = &args.job.params_file {
+        words.extend(["--params-file".into(), file.display().to_string()]);
+    }
+    // Without them the run goes on with the times it began with; its zone was for the clock alone.
+    if let Some(date) = args.job.times.bizdate {
+        words.extend(["--bizdate".into(), date.to_string()]);
+    }
+    if let Some(time) = args.job.times.scheduled_time {
+        words.extend(["--scheduled-time".into(), time.to_string()]);
+    }
     if args.job.lenient {
         words.push("--lenient".into());
     }
@@ -255,6 +308,9 @@ pub(crate) struct Remembered {
     job_id: String,
     /// Of the script with its parameters replaced, so that another day's parameters are another job.
     digest: String,
+    /// What its time expressions were counted from, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Schedule>,
 }
 
 const MEMORY: &str = "run.json";
@@ -423,9 +479,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("starlift-run-{}", new_job_id()));
         std::fs::create_dir_all(&dir).unwrap();
         assert!(remembered(&dir).unwrap().is_none());
-        remember(&dir, &Remembered { job_id: "a".into(), digest: "b".into() }).unwrap();
+        let schedule = Some(Schedule::new(jiff::civil::date(2025, 11, 1).at(2, 30, 45, 0), None, None));
+        remember(&dir, &Remembered { job_id: "a".into(), digest: "b".into(), schedule }).unwrap();
         let found = remembered(&dir).unwrap().unwrap();
-        assert_eq!((found.job_id.as_str(), found.digest.as_str()), ("a", "b"));
+        assert_eq!((found.job_id.as_str(), found.digest.as_str(), found.schedule), ("a", "b", schedule));
+        std::fs::write(dir.join(MEMORY), r#"{"job_id":"a","digest":"b"}"#).unwrap();
+        assert_eq!(remembered(&dir).unwrap().unwrap().schedule, None, "as it was written before");
         std::fs::write(dir.join(MEMORY), "not json").unwrap();
         assert_eq!(remembered(&dir).unwrap_err().code, Code::StoreFailed);
         std::fs::remove_dir_all(&dir).unwrap();

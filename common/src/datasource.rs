@@ -1,5 +1,5 @@
 //! Data sources: where to connect, under names that jobs use. Passwords live here and nowhere else: they reach no log,
-//! no message, no state store and no wire. How the file is read stands in [`file`].
+//! no message, no state store and no wire. How the file is read stands in [`file`], how an entry is written in [`entry`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,10 @@ use ipnet::IpNet;
 use crate::nearest::did_you_mean;
 use crate::problem::{Code, Problem};
 
+mod entry;
 mod file;
+
+pub use entry::Entry;
 
 /// All entries of one data source file, by name.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -43,6 +46,11 @@ impl Datasources {
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let entries = file::parse(text, env)?;
         Ok(Self { entries })
+    }
+
+    /// Those that a job brought along.
+    pub fn of(entries: impl IntoIterator<Item = Datasource>) -> Self {
+        Self { entries: entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect() }
     }
 
     pub fn get(&self, name: &str) -> Option<&Datasource> {

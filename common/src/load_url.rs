@@ -59,6 +59,12 @@ pub fn port(url: &str) -> Option<u16> {
     url.rsplit_once(':')?.1.parse().ok()
 }
 
+/// The host of an address in normal form, without square brackets.
+pub fn host(url: &str) -> Option<&str> {
+    let host = url.split_once("://")?.1.rsplit_once(':')?.0;
+    Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
+}
+
 /// Host and port text; an IPv6 address stands in square brackets.
 fn split_port(address: &str) -> (&str, Option<&str>) {
     match address.rfind(':') {
@@ -90,6 +96,12 @@ mod tests {
             parse_list("a:1, b:2;c:3,", None).as_deref(),
             Ok(&["http://a:1".to_owned(), "http://b:2".into(), "http://c:3".into()][..])
         );
+    }
+
+    #[test]
+    fn an_address_in_normal_form_has_host_and_port() {
+        assert_eq!((host("http://fe1:8030"), port("http://fe1:8030")), (Some("fe1"), Some(8030)));
+        assert_eq!((host("https://[::1]:443"), port("https://[::1]:443")), (Some("::1"), Some(443)));
     }
 
     #[test]

@@ -2,14 +2,18 @@
 //! catalogue, and tells *all* faults at once, each with its JSON pointer, its value, what is allowed and a remedy.
 //!
 //! A job file goes through [`strip_comments`] (only when asked for), [`substitute`], [`parse`] and, where the data
-//! sources are known, [`check_datasources`]. The walk below reads the file from top to bottom; what a reader, a writer,
-//! `loadProps` and `setting` may hold stands in the files of those names.
+//! sources are known, [`check_datasources`]; a DataX file through [`convert`] before it is parsed. The walk below reads
+//! the file from top to bottom; what a reader, a writer, `loadProps` and `setting` may hold stands in the files of
+//! those names.
 
+mod datax;
 mod faults;
 mod fields;
+mod jdbc;
 mod load_props;
 mod parameters;
 mod reader;
+mod schedule;
 mod settings;
 mod sql;
 mod steps;
@@ -25,8 +29,10 @@ use crate::problem::{Code, Problem};
 use faults::Faults;
 use fields::Object;
 
+pub use datax::{Converted, convert, is_datax};
 pub use load_props::derived_columns;
-pub use parameters::substitute;
+pub use parameters::{Definition, Parameters, Substituted, parse_file as parse_parameters, substitute};
+pub use schedule::{Schedule, ScheduledTime, parse_business_date, parse_scheduled_time};
 pub use text::{MAX_BYTES, strip_comments};
 
 /// A script without faults.
@@ -35,6 +41,21 @@ pub struct Parsed {
     pub spec: JobSpec,
     /// What was ignored or looks unintended, each with its JSON pointer; to be shown at the start and in the report.
     pub warnings: Vec<String>,
+    /// `setting.dryRun`: the job is to be planned and not to be run.
+    pub dry_run: bool,
+}
+
+impl Parsed {
+    /// The same, unless the job says that it is not to be run.
+    pub fn to_run(self) -> Result<Self, Vec<Problem>> {
+        if !self.dry_run {
+            return Ok(self);
+        }
+        let problem = Problem::new(Code::Unsupported, "dryRun is true: the job is not to be run");
+        Err(vec![
+            problem.at("/setting/dryRun").hint("remove it, or use `starlift plan`, which touches nothing"),
+        ])
+    }
 }
 
 /// Reads a script whose parameters are already replaced. [`Code::InvalidScript`] marks what is wrong,
@@ -44,7 +65,10 @@ pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
     let faults = Faults::default();
     let spec = read_job(&script, &faults);
     match (spec, faults.into_parts()) {
-        (Some(spec), (problems, warnings)) if problems.is_empty() => Ok(Parsed { spec, warnings }),
+        (Some(spec), (problems, warnings)) if problems.is_empty() => {
+            let dry_run = script.pointer("/setting/dryRun").and_then(fields::boolean).unwrap_or(false);
+            Ok(Parsed { spec, warnings, dry_run })
+        }
         (_, (problems, _)) => Err(problems),
     }
 }
@@ -67,7 +91,8 @@ fn read_job(script: &Value, faults: &Faults) -> Option<JobSpec> {
         None => settings::read(&Object::new("/setting", &Map::new(), faults), faults),
     };
     let steps = steps::read(&root, faults)?;
-    let source = steps.reader.as_ref().and_then(|step| reader::read(step, faults));
+    let most = split_factor_most(script);
+    let source = steps.reader.as_ref().and_then(|step| reader::read(step, most, faults));
     let target = steps.writer.as_ref().and_then(|step| writer::read(step, faults));
     let (source, target) = (source?, target?);
     if let Some(writer) = &steps.writer {
@@ -76,12 +101,18 @@ fn read_job(script: &Value, faults: &Faults) -> Option<JobSpec> {
     Some(JobSpec { source, target, settings })
 }
 
+/// More than DataWorks' hundred tasks for each unit of concurrency only where somebody has thought about it.
+fn split_factor_most(script: &Value) -> u64 {
+    let allowed = script.pointer("/setting/starlift/allowLargeSplitFactor").and_then(fields::boolean);
+    if allowed == Some(true) { 10_000 } else { 100 }
+}
+
 fn refuse_other_form(script: &Value, faults: &Faults) {
     if script.get("job").is_some() {
         faults.unsupported(
             "/job",
-            "DataX files are not accepted yet",
-            "write the job in the DataWorks form: type, version, steps, setting, order",
+            "a DataX file holds accounts, which are kept nowhere but in data sources",
+            "`starlift convert FILE > JOB` makes a job and data source entries of it",
         );
     } else if let Some(key) = wrong_case_of_steps(script) {
         faults.error(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use starlift_common::ids::{InvalidJobId, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::problem::{Code, Problem};
+use starlift_common::script::Parsed;
 use starlift_common::wire::{self, WireError};
 use starlift_proto as pb;
 use starlift_proto::admin_service_server::AdminService;
@@ -129,7 +130,7 @@ impl AdminService for Services {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         let pb::SubmitRequest { script, name, job_id } = request.into_inner();
         let job = job_id_of(&job_id)?;
-        if let Err(problems) = starlift_common::script::parse(&script) {
+        if let Err(problems) = starlift_common::script::parse(&script).and_then(Parsed::to_run) {
             return Err(refused(&crate::state::joined(&problems)));
         }
         if stored_length(&script) > SCRIPT_BYTES {

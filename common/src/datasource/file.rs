@@ -329,6 +329,11 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Whether something in the text would be replaced from the environment.
+pub(super) fn names_a_variable(text: &str) -> bool {
+    text.match_indices("${").any(|(at, _)| variable_name(&text[at..]).is_some())
+}
+
 /// `NAME` of a text that begins with `${NAME}`.
 fn variable_name(text: &str) -> Option<&str> {
     let name = text.strip_prefix("${")?.split_once('}')?.0;

@@ -57,9 +57,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Blank text is absent, as for `errorLimit`.
     pub(super) fn object(&self, key: &str) -> Option<Object<'a>> {
         match self.get(key)? {
             Value::Object(map) => Some(Object::new(self.place(key), map, self.faults)),
+            blank if is_blank(blank) => None,
             other => {
                 self.wrong_type(key, other, "must be an object");
                 None
@@ -160,6 +162,11 @@ pub(super) fn integer(value: &Value) -> Option<u64> {
         Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
         _ => None,
     }
+}
+
+/// -1 and 0 are how DataX writes that there is no limit.
+pub(super) fn is_no_limit(value: &Value) -> bool {
+    *value == -1 || *value == "-1" || integer(value) == Some(0)
 }
 
 pub(super) fn is_blank(value: &Value) -> bool {

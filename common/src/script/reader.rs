@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::faults::Faults;
-use super::fields::{Object, show};
+use super::fields::{Object, is_no_limit, show};
 use super::sql;
 use super::steps::Step;
 use crate::job::{ColumnList, SourceKind, SourceSpec};
@@ -34,8 +34,10 @@ pub(super) const IGNORED: &[&str] = &[
     "socketTimeout",
 ];
 
+/// Which replica to read from, and how far behind it may be.
+const REPLICA: &[&str] = &["useReadOnly", "canReadPrimary", "masterSlave", "checkSlave", "slaveDelayLimit"];
+
 const DEFAULT_SPLIT_FACTOR: u32 = 5;
-const MAX_SPLIT_FACTOR: u64 = 100;
 
 /// The columns of a step, and a hint found in front of the first one.
 struct Columns {
@@ -50,13 +52,15 @@ pub(super) struct Place {
     pub(super) table: String,
 }
 
-pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<SourceSpec> {
+/// `split_factor_most`: the largest `splitFactor` that is accepted.
+pub(super) fn read(step: &Step<'_>, split_factor_most: u64, faults: &Faults) -> Option<SourceSpec> {
     let kind = step.kind(&["starrocks", "mysql"], faults).map(|kind| match kind {
         "mysql" => SourceKind::Mysql,
         _ => SourceKind::Starrocks,
     });
     let parameter = Object::new(format!("{}/parameter", step.pointer), step.parameter, faults);
-    parameter.refuse_unknown_keys(KEYS, IGNORED);
+    parameter.refuse_unknown_keys(KEYS, &[IGNORED, REPLICA].concat());
+    warn_of_ignored(&parameter, faults);
     if refuse_query(&parameter, faults) {
         return None;
     }
@@ -64,7 +68,7 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<SourceSpec> {
     let columns = read_columns(&parameter, faults);
     let filter = read_filter(&parameter, faults);
     let split_key = read_split_key(&parameter, faults);
-    let split_factor = read_split_factor(&parameter, faults);
+    let split_factor = read_split_factor(&parameter, split_factor_most, faults);
     let (kind, place, columns) = (kind?, place?, columns?);
     Some(SourceSpec {
         kind,
@@ -77,6 +81,27 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<SourceSpec> {
         split_key,
         split_factor,
     })
+}
+
+/// Rows come from the host of the data source, as text that the server turns into UTF-8, whatever these say.
+fn warn_of_ignored(parameter: &Object<'_>, faults: &Faults) {
+    let says_something =
+        |value: &&Value| **value != Value::Bool(false) && !is_empty(value) && !is_no_limit(value);
+    for key in REPLICA.iter().filter(|key| parameter.get(key).as_ref().is_some_and(says_something)) {
+        let message = format!(
+            "{key} is ignored: rows are read from the host that the data source names, and no lag is checked"
+        );
+        faults.warn(&parameter.place(key), message);
+    }
+    if let Some(encoding) = parameter.text("encoding").filter(|encoding| !is_utf8(encoding)) {
+        let message = format!("encoding {encoding} is ignored: the server gives all text as utf8mb4");
+        faults.warn(&parameter.place("encoding"), message);
+    }
+}
+
+/// Any of the names that MySQL and Java have for it.
+pub(super) fn is_utf8(encoding: &str) -> bool {
+    ["utf8", "utf-8", "utf8mb4"].iter().any(|name| encoding.eq_ignore_ascii_case(name))
 }
 
 /// `querySql` would make everything else void, so nothing else is looked at.
@@ -296,12 +321,13 @@ fn read_split_key(parameter: &Object<'_>, faults: &Faults) -> Option<String> {
     name
 }
 
-fn read_split_factor(parameter: &Object<'_>, faults: &Faults) -> u32 {
-    let rule = "must be 1..100";
-    match parameter.integer("splitFactor", 1, rule) {
-        Some(factor) if factor > MAX_SPLIT_FACTOR => {
+fn read_split_factor(parameter: &Object<'_>, most: u64, faults: &Faults) -> u32 {
+    let rule = format!("must be 1..{most}");
+    match parameter.integer("splitFactor", 1, &rule) {
+        Some(factor) if factor > most => {
             let message = format!("splitFactor {rule} (got {factor})");
-            faults.error(&parameter.place("splitFactor"), message, "the default is 5");
+            let hint = "the default is 5; setting.starlift.allowLargeSplitFactor lifts the limit to 10000";
+            faults.error(&parameter.place("splitFactor"), message, hint);
             DEFAULT_SPLIT_FACTOR
         }
         Some(factor) => u32::try_from(factor).unwrap_or(DEFAULT_SPLIT_FACTOR),

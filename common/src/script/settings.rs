@@ -1,7 +1,7 @@
 //! `setting`: speed, error limit, mode, time zone, and Starlift's own object `starlift`.
 
 use super::faults::Faults;
-use super::fields::{Object, integer, is_blank, show};
+use super::fields::{Object, integer, is_blank, is_no_limit, show};
 use crate::job::{CommitMode, ErrorLimit, Settings};
 
 const KEYS: &[&str] =
@@ -28,13 +28,8 @@ pub(super) fn read(setting: &Object<'_>, faults: &Faults) -> Settings {
     check_mode(setting, concurrent, faults);
     // Rerunning a failed job is safe here with or without it.
     setting.boolean("failoverEnable");
-    if setting.boolean("dryRun") == Some(true) {
-        faults.unsupported(
-            &setting.place("dryRun"),
-            "dryRun is not supported in a job",
-            "remove it and use `starlift plan`, which touches nothing",
-        );
-    }
+    // What it means is for the commands: `Parsed::dry_run`.
+    setting.boolean("dryRun");
     let own = setting.object("starlift").map_or_else(Own::default, |own| read_own(&own, faults));
     let time_zone = read_time_zone(setting, faults);
     let Own { commit, create_table, probe_lengths } = own;
@@ -58,10 +53,10 @@ fn read_speed(speed: &Object<'_>, faults: &Faults) -> (u32, Option<u64>) {
             DEFAULT_CONCURRENT
         }
     };
-    if speed.get("record").is_some_and(|value| integer(value).is_some_and(|records| records > 0)) {
+    if read_limit(speed, "record", faults).is_some() {
         faults.unsupported(
             &speed.place("record"),
-            "a limit in records per second is not supported",
+            "a limit in records per second is not supported: rows differ in size, and servers and networks bear bytes",
             "limit bytes: throttle true and mbps",
         );
     }
@@ -84,9 +79,19 @@ fn read_byte_limit(speed: &Object<'_>, faults: &Faults) -> Option<u64> {
         }
         None
     };
-    // DataX: -1 and 0 mean no limit.
-    let by_byte = speed.get("byte").and_then(integer).filter(|bytes| *bytes > 0);
+    let by_byte = read_limit(speed, "byte", faults);
     [by_mbps, by_byte].into_iter().flatten().min()
+}
+
+/// A limit in DataX' words; none where it is said that there is none.
+fn read_limit(speed: &Object<'_>, key: &str, faults: &Faults) -> Option<u64> {
+    let value = speed.get(key).filter(|value| !is_blank(value) && !is_no_limit(value))?;
+    let limit = integer(value);
+    if limit.is_none() {
+        let message = format!("{key} must be a positive integer, or -1 for no limit, not {}", show(value));
+        faults.error(&speed.place(key), message, "");
+    }
+    limit
 }
 
 fn read_error_limit(limit: &Object<'_>, faults: &Faults) -> ErrorLimit {
@@ -99,7 +104,15 @@ fn read_error_limit(limit: &Object<'_>, faults: &Faults) -> ErrorLimit {
         faults.warn(&limit.place("percentage"), "percentage is ignored because record is given");
     }
     let place = limit.place("strategy");
-    match limit.text("strategy").as_deref() {
+    let strategy = limit.text("strategy");
+    if let (Some(strategy @ ("ZeroTolerance" | "Ignore")), Some(_), None) =
+        (strategy.as_deref(), share, record)
+    {
+        let message =
+            format!("contradiction: {strategy} has no share of dirty records, but percentage is given");
+        faults.error(&limit.place("percentage"), message, "remove one of them");
+    }
+    match strategy.as_deref() {
         None => match (record, share) {
             (Some(record), _) => ErrorLimit::Records(record),
             (None, Some(share)) => ErrorLimit::Share(share),
@@ -223,10 +236,12 @@ fn read_own(own: &Object<'_>, faults: &Faults) -> Own {
                 format!("split {} is not supported yet", show(value)),
                 "name a splitPk in the reader",
             ),
+            // What it allows is for the reader: `script::split_factor_most`.
+            ("allowLargeSplitFactor", _) => drop(own.boolean(key)),
             _ => faults.error(
                 &place,
                 format!("setting.starlift has no key {key}"),
-                "known: commit, createTable, probeLengths",
+                "known: commit, createTable, probeLengths, allowLargeSplitFactor",
             ),
         }
     }

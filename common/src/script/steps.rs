@@ -105,11 +105,27 @@ fn read_step<'a>(index: usize, value: &'a Value, faults: &'a Faults) -> Option<S
             return None;
         }
     };
+    refuse_accounts(&format!("{pointer}/parameter"), parameter, faults);
     let step = Step { pointer, name: name?, category, step_type, parameter };
     if category == Category::Processor {
         refuse_transformations(&step, faults);
     }
     Some(step)
+}
+
+/// A script is stored and sent as it is, so there is no place in it for a password.
+fn refuse_accounts(pointer: &str, parameter: &Map<String, Value>, faults: &Faults) {
+    let connections = parameter.get("connection").and_then(Value::as_array).into_iter().flatten();
+    let inner = connections.enumerate().filter_map(|(index, connection)| {
+        Some((format!("{pointer}/connection/{index}"), connection.as_object()?))
+    });
+    for (pointer, map) in std::iter::once((pointer.to_owned(), parameter)).chain(inner) {
+        if map.get("password").is_some_and(|value| !value.is_null()) {
+            let message = "a password has no place in a script, which is stored and sent as it is";
+            let hint = "remove it; the account belongs into the data source, `starlift convert` makes one of a DataX file";
+            faults.error(&format!("{pointer}/password"), message, hint);
+        }
+    }
 }
 
 /// Wizards write an empty processor into every job; one that does something would change the data.

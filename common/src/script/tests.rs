@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod invalid_inputs;
+
 use super::*;
 use crate::job::{CommitMode, Compression, ErrorLimit, Format, OnError};
 
@@ -42,6 +44,18 @@ fn set(script: &mut Value, pointer: &str, value: Value) {
     *place = value;
 }
 
+/// Given ones, of a job that is scheduled at 2025-11-01 02:30:45.
+fn parameters(given: &[(&str, &str)]) -> Parameters {
+    let definition = |(name, expression): &(&str, &str)| Definition {
+        name: (*name).to_owned(),
+        expression: (*expression).to_owned(),
+        place: String::new(),
+    };
+    let schedule = Schedule::new(jiff::civil::date(2025, 11, 1).at(2, 30, 45, 0), None, None);
+    let definitions: Vec<Definition> = given.iter().map(definition).collect();
+    Parameters::evaluate(&definitions, schedule).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
 const READER: &str = "/steps/0/parameter";
 const WRITER: &str = "/steps/1/parameter";
 
@@ -58,7 +72,8 @@ fn parsed(script: &Value) -> Parsed {
 
 #[test]
 fn a_plain_script_is_read_in_full() {
-    let Parsed { spec, warnings } = parsed(&good());
+    let Parsed { spec, warnings, dry_run } = parsed(&good());
+    assert!(!dry_run);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(spec.source.kind, SourceKind::Starrocks);
     assert_eq!(spec.source.database.as_deref(), Some("ods"));
@@ -74,228 +89,15 @@ fn a_plain_script_is_read_in_full() {
 }
 
 #[test]
-fn each_bad_input_is_told_with_its_place() {
+fn what_the_list_of_invalid_inputs_leaves_out_is_told_as_well() {
     let w = |key: &str| format!("{WRITER}/{key}");
-    let r = |key: &str| format!("{READER}/{key}");
-    let step = |category: &str, name: &str| {
-        let mut step = good()["steps"][usize::from(category == "writer")].clone();
-        step["name"] = json!(name);
-        step
-    };
-    let steps = |list: Vec<Value>| with("/steps", Value::Array(list));
     let cases: Vec<(&str, Value, &[&str])> = vec![
-        ("2", json!({ "a": 1 }), &["not a DataWorks script (type, steps) nor a DataX job (job.content)"]),
-        ("2", json!([1]), &["not a DataWorks script"]),
-        ("datax", json!({ "job": { "content": [] } }), &["/job: DataX files are not accepted yet"]),
-        ("3", with("/type", json!("stream")), &["/type: only type \"job\" is supported"]),
-        ("4", with("/version", json!("1.0")), &["/version: version must be \"2.0\"", "another layout"]),
-        ("5", steps(vec![]), &["/steps: exactly one reader and one writer", "0 readers", "0 writers"]),
-        (
-            "6",
-            steps(vec![step("reader", "Reader"), step("writer", "A"), step("writer", "B")]),
-            &["2 writer steps (A, B)", "split the job"],
-        ),
-        (
-            "7",
-            steps(vec![step("reader", "Reader"), step("writer", "Reader")]),
-            &["/steps/1/name: step name \"Reader\" used twice; hops would be ambiguous"],
-        ),
-        (
-            "8",
-            with("/order/hops/0/to", json!("Writter")),
-            &["/order/hops/0/to: order.hops[0].to: no step named \"Writter\"", "did you mean `Writer`?"],
-        ),
-        (
-            "9",
-            with("/order/hops/0", json!({ "from": "Writer", "to": "Reader" })),
-            &["/order/hops/0: ", "hop must lead from a reader to a writer"],
-        ),
-        (
-            "10",
-            with("/steps/0/category", json!("source")),
-            &["/steps/0/category: category must be reader, writer or processor"],
-        ),
-        (
-            "11",
-            with("/steps/0/stepType", json!("kafka")),
-            &["/steps/0/stepType: unsupported reader type kafka; supported: starrocks, mysql"],
-        ),
-        (
-            "11",
-            with("/steps/1/stepType", json!("mysql")),
-            &["unsupported writer type mysql; supported: starrocks"],
-        ),
-        (
-            "12",
-            steps(vec![
-                step("reader", "Reader"),
-                step("writer", "Writer"),
-                json!({ "name": "P", "category": "processor", "parameter": { "nodes": [1, 2, 3] } }),
-            ]),
-            &["/steps/2/parameter/nodes: transformations are not supported (3 nodes)", "column expressions"],
-        ),
-        (
-            "13",
-            with(&r("datasource"), Value::Null),
-            &["/steps/0/parameter/datasource: parameter.datasource is required"],
-        ),
-        (
-            "16",
-            with(&r("column"), Value::Null),
-            &["/steps/0/parameter/column: column must be a non-empty list"],
-        ),
-        (
-            "16",
-            with(&r("column"), json!([])),
-            &["column must be a non-empty list of strings, e.g. [\"id\",\"name\"]"],
-        ),
-        (
-            "16",
-            with(&w("column"), json!("id,name")),
-            &["/steps/1/parameter/column: column must be a non-empty list"],
-        ),
-        (
-            "17",
-            with(&r("column"), json!(["*", "id"])),
-            &["/steps/0/parameter/column/0: \"*\" must be the only element"],
-        ),
-        (
-            "18",
-            with(&r("column"), json!(["id", "name", "x"])),
-            &[
-                "/steps/1/parameter/column: column counts differ: reader 3 (id, name, x), writer 2 (id, name)",
-                "by position",
-            ],
-        ),
-        (
-            "19",
-            with(&w("column"), json!(["id", "`ID`"])),
-            &["column/1: column \"ID\" listed twice in the writer"],
-        ),
-        (
-            "23",
-            with(&r("splitPk"), json!("a,b")),
-            &["/steps/0/parameter/splitPk: splitPk must be a single column"],
-        ),
-        (
-            "27",
-            with(&r("splitPK"), json!("id")),
-            &["unknown key splitPK: did you mean splitPk? (keys are case sensitive)"],
-        ),
-        ("27", with(&r("querysql"), json!("x")), &["did you mean querySql?"]),
-        ("27", with(&r("Where"), json!("x")), &["did you mean where?"]),
-        (
-            "28",
-            with(&r("splitFactor"), json!(0)),
-            &["/steps/0/parameter/splitFactor: splitFactor must be 1..100"],
-        ),
-        ("28", with(&r("splitFactor"), json!("5000")), &["splitFactor must be 1..100 (got 5000)"]),
-        ("29", with(&r("where"), json!("limit 10")), &["where is a condition only; LIMIT is not allowed"]),
-        ("29", with(&r("where"), json!("a=1 order by b")), &["ORDER BY is not allowed"]),
-        (
-            "30",
-            with(&r("where"), json!("name like 'it")),
-            &["unterminated string literal at column 11 of where"],
-        ),
-        ("30", with(&r("where"), json!("a=1 -- b")), &["comment -- at column 5"]),
-        ("34", with(&r("querySql"), json!("select 1")), &["table and querySql exclude each other"]),
-        (
-            "37",
-            with(&w("loadUrl"), json!(["10.0.0.1"])),
-            &["loadUrl/0: missing port in \"10.0.0.1\"", "usually 8030"],
-        ),
-        ("39", with(&w("loadProps"), json!("x")), &["loadProps must be an object", "use {} for none"]),
-        ("39", with(&w("loadProps"), json!([])), &["loadProps must be an object"]),
-        (
-            "40",
-            with(&w("loadProps/format"), json!("parquet")),
-            &["loadProps/format: format must be csv or json"],
-        ),
-        (
-            "41",
-            with(&w("loadProps"), json!({ "format": "JSON", "strip_outer_array": "false" })),
-            &["must be true: batches are sent as one array"],
-        ),
-        (
-            "42",
-            with(&w("loadProps/column_separator"), json!("\\x1")),
-            &["/steps/1/parameter/loadProps/column_separator", "needs pairs of hex digits", "e.g. \\\\x01"],
-        ),
-        ("42", with(&w("loadProps/row_delimiter"), json!("\\x")), &["needs pairs of hex digits"]),
-        ("42", with(&w("loadProps/row_delimiter"), json!("\\xZZ")), &["needs pairs of hex digits"]),
         ("42", with(&w("loadProps/row_delimiter"), json!("\\xff")), &["byte 0xff"]),
         ("42", with(&w("loadProps/column_separator"), json!("\\t")), &["in hexadecimal"]),
         (
             "43",
-            with(&w("loadProps"), json!({ "column_separator": "\\x01", "row_delimiter": "\u{1}" })),
-            &["column and row delimiter must differ"],
-        ),
-        (
-            "43",
             with(&w("loadProps"), json!({ "column_separator": "||", "row_delimiter": "|" })),
             &["neither may contain the other"],
-        ),
-        ("44", with(&w("loadProps/label"), json!("x")), &["label is managed by Starlift", "labelPrefix"]),
-        (
-            "44",
-            with(&w("loadProps/Authorization"), json!("Basic eA==")),
-            &["authorization is managed by Starlift"],
-        ),
-        (
-            "45",
-            with(&w("loadProps/columns"), json!("id")),
-            &["columns header conflicts with parameter.column"],
-        ),
-        ("46", with(&w("loadProps/max_filter_ratio"), json!("2")), &["must be between 0 and 1"]),
-        ("47", with(&w("loadProps/timeout"), json!("0")), &["timeout must be 1..259200 seconds"]),
-        ("49", with(&w("maxBatchRows"), json!(0)), &["maxBatchRows must be a positive integer"]),
-        ("49", with(&w("maxBatchRows"), json!(-1)), &["must be a positive integer, not -1"]),
-        ("49", with(&w("maxBatchRows"), json!("abc")), &["must be a positive integer"]),
-        ("49", with(&w("maxBatchRows"), json!(1.5)), &["must be a positive integer, not 1.5"]),
-        ("50", with(&w("maxBatchSize"), json!(0)), &["maxBatchSize must be a positive integer"]),
-        ("51", with(&w("strategyOnError"), json!("skip")), &["must be exit or batchDirtyData, not \"skip\""]),
-        (
-            "52",
-            with("/setting/errorLimit/record", json!("-1")),
-            &["must be a non-negative integer or empty for unlimited"],
-        ),
-        ("52", with("/setting/errorLimit/record", json!("many")), &["/setting/errorLimit/record: "]),
-        (
-            "53",
-            with("/setting/errorLimit", json!({ "percentage": 5 })),
-            &["must be a fraction 0..1 (5 % is 0.05)"],
-        ),
-        (
-            "54",
-            with("/setting/errorLimit", json!({ "strategy": "Tolerance" })),
-            &["strategy Tolerance needs record > 0"],
-        ),
-        (
-            "55",
-            with("/setting/errorLimit", json!({ "strategy": "ZeroTolerance", "record": 10 })),
-            &["contradiction: ZeroTolerance allows no dirty record"],
-        ),
-        (
-            "56",
-            with("/setting/speed", json!({ "throttle": true })),
-            &["throttle needs mbps, a positive integer (MB/s)"],
-        ),
-        (
-            "56",
-            with("/setting/speed", json!({ "throttle": "true", "mbps": 0 })),
-            &["must be a positive integer (MB/s)"],
-        ),
-        ("56", with("/setting/speed", json!({ "throttle": true, "mbps": "fast" })), &["throttle needs mbps"]),
-        (
-            "58",
-            with("/setting/speed/concurrent", json!(0)),
-            &["must be a positive integer (DataWorks: 1..32)"],
-        ),
-        ("58", with("/setting/speed/concurrent", json!("x")), &["/setting/speed/concurrent"]),
-        (
-            "59",
-            with("/setting/executeMode", json!("cluster")),
-            &["executeMode must be \"distribute\" or null"],
         ),
         (
             "3.3",
@@ -306,19 +108,43 @@ fn each_bad_input_is_told_with_its_place() {
         ("3.3", with(&w("loadProps/format"), json!("gzip")), &["format csv or json, and a compression"]),
         ("3.3", with(&w("loadProps/trim_space"), json!(true)), &["trim_space"]),
         ("3.3", with(&w("loadProps/skip_header"), json!("1")), &["skip_header must be 0"]),
-        ("3.3", with(&w("loadProps/enable_merge_commit"), json!("true")), &["ignore labels"]),
         ("3.3", with(&w("loadProps/where"), json!("a\r\nlabel: x")), &["cannot be sent as an HTTP header"]),
+        ("3.3", with(&w("loadProps/jsonpaths"), json!(["$.a"])), &["as JSON text in a string"]),
         (
             "3.5",
             with(&w("preSql"), json!(["delete from t where a = 'x"])),
             &["preSql/0: unterminated string literal"],
         ),
+        ("3.5", with(&w("postSql"), json!(7)), &["/postSql: postSql must be a string or a list of strings"]),
         (
             "own",
             with("/setting/starlift", json!({ "comit": "task" })),
             &["setting.starlift has no key comit"],
         ),
         ("prefix", with(&w("labelPrefix"), json!("a b")), &["labelPrefix must be"]),
+        ("datax", json!({ "job": {} }), &["/job: a DataX file holds accounts", "starlift convert"]),
+        ("1.3", with("/setting/speed", json!({ "byte": "much" })), &["/setting/speed/byte: byte must be"]),
+        (
+            "1.3",
+            with("/setting/errorLimit", json!({ "strategy": "ZeroTolerance", "percentage": 0.1 })),
+            &["/percentage: contradiction: ZeroTolerance"],
+        ),
+        (
+            "1.3",
+            with("/setting/errorLimit", json!({ "strategy": "Ignore", "record": 3 })),
+            &["/strategy: contradiction: Ignore"],
+        ),
+        ("1.3", with("/setting/errorLimit", json!({ "strategy": "Some" })), &["must be Ignore, Tolerance"]),
+        ("1.4", with("/setting/speed/concurrent", json!(" 4 ")), &["must be a positive integer"]),
+        ("1.4", with("/setting/speed/concurrent", json!("4.0")), &["must be a positive integer"]),
+        ("1.4", with("/setting/speed/throttle", json!("yes")), &["throttle must be true or false"]),
+        ("1.4", with("/setting/speed/throttle", json!(1)), &["throttle must be true or false, not 1"]),
+        ("1.4", with("/setting/dryRun", json!("maybe")), &["/setting/dryRun: dryRun must be true or false"]),
+        (
+            "secret",
+            with(&format!("{READER}/password"), json!("hidden")),
+            &["/steps/0/parameter/password: a password has no place in a script"],
+        ),
     ];
     for (row, script, parts) in cases {
         let text = told(&script);
@@ -326,6 +152,61 @@ fn each_bad_input_is_told_with_its_place() {
             assert!(text.contains(part), "row {row}: `{part}` is not in:\n{text}");
         }
     }
+}
+
+#[test]
+fn headers_that_would_change_the_data_or_the_promise_are_refused() {
+    for (header, value, why) in [
+        ("label", json!("x"), "use labelPrefix"),
+        ("Authorization", json!("Basic eA=="), "managed by Starlift"),
+        ("Expect", json!("100-continue"), "managed by Starlift"),
+        ("Content-Type", json!("text/plain"), "managed by Starlift"),
+        ("Transfer-Encoding", json!("chunked"), "managed by Starlift"),
+        ("skip_header", json!(1), "rows would be lost"),
+        ("envelope", json!("debezium"), "plain rows"),
+        ("json_root", json!("$.a"), "plain arrays"),
+        ("enable_merge_commit", json!("true"), "ignore labels"),
+        ("merge_commit_async", json!(true), "success would not mean loaded"),
+        ("trim_space", json!("TRUE"), "no effect"),
+        ("strip_outer_array", json!(false), "one array"),
+        ("idle_transaction_timeout", json!(10), "managed by Starlift"),
+        ("prepared_timeout", json!(10), "managed by Starlift"),
+    ] {
+        let text = told(&with(&format!("{WRITER}/loadProps/{header}"), value));
+        let place = format!("/steps/1/parameter/loadProps/{}", header.to_ascii_lowercase());
+        assert!(text.contains(&place) && text.contains(why), "{header}: {text}");
+    }
+}
+
+#[test]
+fn headers_that_the_server_understands_are_sent_and_the_rest_is_said() {
+    let of = |header: &str, value: Value| {
+        let parsed = parsed(&with(&format!("{WRITER}/loadProps/{header}"), value));
+        (parsed.spec.target.load.headers.get(header).cloned(), parsed.warnings.len())
+    };
+    for (header, value, sent) in [
+        ("timezone", json!("Asia/Shanghai"), "Asia/Shanghai"),
+        ("load_mem_limit", json!(1_000_000), "1000000"),
+        ("partitions", json!("p1,p2"), "p1,p2"),
+        ("merge_condition", json!("v"), "v"),
+        ("partial_update", json!("true"), "true"),
+        ("partial_update_mode", json!("row"), "row"),
+        ("strict_mode", json!("FALSE"), "false"),
+        ("max_filter_ratio", json!("0"), "0"),
+        ("warehouse", json!("w1"), "w1"),
+    ] {
+        assert_eq!(of(header, value), (Some(sent.to_owned()), 0), "{header}");
+    }
+    for (header, value) in [
+        ("enclose", json!("\"")),
+        ("escape", json!("\\")),
+        ("log_rejected_record_num", json!(10)),
+        ("merge_commit_interval_ms", json!(100)),
+    ] {
+        assert_eq!(of(header, value), (None, 1), "{header} is not sent, and that is said");
+    }
+    assert_eq!(of("colour", json!("red")), (Some("red".into()), 1), "nobody knows it here; a server may");
+    assert_eq!(of("ignore_json_size", json!(true)), (None, 0), "it is sent where it is needed");
 }
 
 #[test]
@@ -368,13 +249,11 @@ fn what_is_not_built_is_refused_as_unsupported() {
         script
     };
     for script in [
-        json!({ "job": {} }),
         with(&format!("{READER}/table"), json!(["a", "b"])),
         with(&format!("{READER}/table"), json!("t_[0-9]")),
         connection(json!([{ "datasource": "a", "table": ["t"] }, { "datasource": "b", "table": ["t"] }])),
         connection(json!([{ "querySql": ["select 1"] }])),
         with("/setting/starlift", json!({ "split": "tablet" })),
-        with("/setting/dryRun", json!(true)),
         with("/setting/speed/record", json!(100)),
         with("/transform", json!(true)),
     ] {
@@ -388,11 +267,9 @@ fn what_is_not_built_is_refused_as_unsupported() {
 fn what_looks_unintended_is_a_warning_with_its_place() {
     let w = |key: &str| format!("{WRITER}/{key}");
     for (row, script, part) in [
-        ("27", with(&format!("{READER}/tabel"), json!("x")), "tabel is ignored; did you mean `table`?"),
-        ("38", with(&w("loadUrl"), json!("fe:9030")), "9030 is the default *query* port"),
-        ("50", with(&w("maxBatchSize"), json!(1024)), "/steps/1/parameter/maxBatchSize: very small batches"),
-        ("57", with("/setting/speed/mbps", json!(5)), "mbps ignored because throttle is false"),
-        ("60", with("/setting/executeMode", json!("distribute")), "distributed execution from 8"),
+        ("2.6", with(&format!("{READER}/useReadOnly"), json!(true)), "/useReadOnly: useReadOnly is ignored"),
+        ("2.6", with(&format!("{READER}/slaveDelayLimit"), json!(300)), "no lag is checked"),
+        ("2.6", with(&format!("{READER}/encoding"), json!("GBK")), "encoding GBK is ignored"),
         ("1.3", with("/setting/errorLimit/record", json!("")), "any number of dirty records"),
         ("1.1", with("/order", Value::Null), "the reader leads to the writer"),
         ("3.3", with(&w("loadProps/enclose"), json!("\"")), "enclose is not sent"),
@@ -455,7 +332,7 @@ fn wizard_scripts_are_accepted_without_a_word() {
         "order": { "hops": [{ "from": "Reader", "to": "Writer" }] },
         "extend": { "mode": "wizard", "__new__": true, "formatType": "datax", "cu": 0.5 },
     });
-    let Parsed { spec, warnings } = parsed(&script);
+    let Parsed { spec, warnings, .. } = parsed(&script);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!((spec.source.kind, spec.source.datasource.as_str()), (SourceKind::Mysql, "my_src"));
     assert_eq!((spec.source.database.as_deref(), spec.source.table.as_str()), (Some("shop"), "student"));
@@ -505,6 +382,10 @@ fn error_limits_are_read_in_every_form() {
     for (limit, expected) in [
         (json!(null), ErrorLimit::Records(0)),
         (json!({}), ErrorLimit::Records(0)),
+        (json!(""), ErrorLimit::Records(0)),
+        (json!({ "record": null }), ErrorLimit::Records(0)),
+        (json!({ "record": 3, "percentage": 0.5 }), ErrorLimit::Records(3)),
+        (json!({ "percentage": "0.5" }), ErrorLimit::Share(500_000)),
         (json!({ "record": "12" }), ErrorLimit::Records(12)),
         (json!({ "record": "" }), ErrorLimit::Unlimited),
         (json!({ "percentage": 0.02 }), ErrorLimit::Share(20_000)),
@@ -564,8 +445,72 @@ fn data_sources_must_exist_with_the_right_type_a_database_and_an_fe() {
     assert!(without_fe.contains("loadUrl needs at least one FE host:http_port"), "{without_fe}");
 }
 
+#[test]
+fn a_dry_run_is_read_and_is_not_to_be_run() {
+    for (value, expected) in
+        [(json!(true), true), (json!("TRUE"), true), (json!("false"), false), (json!(""), false)]
+    {
+        let parsed = parsed(&with("/setting/dryRun", value));
+        assert_eq!(parsed.dry_run, expected);
+        let refused = parsed.to_run().map(drop);
+        assert_eq!(refused.is_err(), expected);
+        if let Err(problems) = refused {
+            assert_eq!(
+                (problems[0].code, problems[0].place.as_str()),
+                (Code::Unsupported, "/setting/dryRun")
+            );
+        }
+    }
+}
+
+#[test]
+fn what_says_nothing_new_is_accepted_without_a_word() {
+    let r = |key: &str| format!("{READER}/{key}");
+    for (pointer, value) in [
+        ("/setting/jvmOption".to_owned(), json!("-Xms1024m -Xmx1024m")),
+        ("/setting/jvmMemory".to_owned(), json!(1)),
+        ("/setting/keyVersion".to_owned(), json!("0.0.0")),
+        ("/setting/failoverEnable".to_owned(), json!(true)),
+        ("/setting/executeMode".to_owned(), Value::Null),
+        ("/setting/speed/dmu".to_owned(), json!(1)),
+        ("/extend".to_owned(), json!({ "mode": "code", "cu": "0.5" })),
+        (r("useReadOnly"), json!(false)),
+        (r("checkSlave"), json!("")),
+        (r("slaveDelayLimit"), json!(0)),
+        (r("encoding"), json!("utf-8")),
+        (r("socketTimeout"), json!(3_600_000)),
+        (format!("{WRITER}/flushInterval"), json!(300_000)),
+    ] {
+        let warnings = parsed(&with(&pointer, value)).warnings;
+        assert_eq!(warnings, Vec::<String>::new(), "{pointer}");
+    }
+}
+
+#[test]
+fn a_large_split_factor_is_asked_for_twice() {
+    let mut script = with(&format!("{READER}/splitFactor"), json!("5000"));
+    assert!(told(&script).contains("splitFactor must be 1..100 (got 5000)"));
+    set(&mut script, "/setting/starlift", json!({ "allowLargeSplitFactor": true }));
+    assert_eq!(parsed(&script).spec.source.split_factor, 5000);
+    set(&mut script, &format!("{READER}/splitFactor"), json!(20_000));
+    assert!(told(&script).contains("splitFactor must be 1..10000 (got 20000)"));
+    set(&mut script, "/setting/starlift", json!({ "allowLargeSplitFactor": 1 }));
+    assert!(told(&script).contains("allowLargeSplitFactor must be true or false"));
+}
+
+#[test]
+fn limits_in_the_words_of_datax_are_understood() {
+    let speed = |value: Value| parsed(&with("/setting/speed", value)).spec.settings;
+    let limited = speed(json!({ "channel": "6", "byte": "1000000", "record": -1 }));
+    assert_eq!((limited.concurrent, limited.bytes_per_second), (6, Some(1_000_000)));
+    let unlimited = speed(json!({ "channel": 6, "byte": "-1", "record": 0 }));
+    assert_eq!(unlimited.bytes_per_second, None);
+    let both = speed(json!({ "throttle": true, "mbps": 2, "byte": 1_000_000 }));
+    assert_eq!(both.bytes_per_second, Some(1_000_000), "the lower one holds");
+}
+
 /// Any JSON, a few levels deep.
-fn any_json() -> impl Strategy<Value = Value> {
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -611,12 +556,21 @@ const POINTERS: &[&str] = &[
     "/steps/1/parameter/preSql",
 ];
 
+fn any_outcome(text: &str) {
+    let _any_outcome = parse(text);
+    let _any_outcome = substitute(text, &parameters(&[]));
+    let _any_outcome = convert(text).and_then(|converted| converted.parse());
+    let _any_outcome = parse(&strip_comments(text));
+}
+
+/// Characters of JSON and of job files, so that more of the parser is reached than its first complaint.
+const JOB_LIKE: &str =
+    "([{}\\[\\],:\"/*\\\\ ]|\"(type|job|steps|parameter|content|reader)\"|[a-z0-9$]|\\PC){0,80}";
+
 proptest! {
     #[test]
-    fn no_text_makes_the_parser_panic(text in ".{0,200}") {
-        let _any_outcome = parse(&text);
-        let _any_outcome = substitute(&text, &std::collections::BTreeMap::new());
-        let _any_outcome = parse(&strip_comments(&text));
+    fn no_text_makes_the_parser_panic(text in prop_oneof![".{0,200}", JOB_LIKE]) {
+        any_outcome(&text);
     }
 
     #[test]
@@ -624,9 +578,114 @@ proptest! {
         at in prop::sample::select(POINTERS),
         value in any_json(),
     ) {
-        let text = with(at, value).to_string();
-        let _any_outcome = parse(&text);
-        let _any_outcome = substitute(&text, &std::collections::BTreeMap::new());
+        any_outcome(&with(at, value).to_string());
+    }
+
+    #[test]
+    fn no_slip_in_a_good_script_makes_the_parser_panic(slips in slips()) {
+        any_outcome(&mutated(&good().to_string(), &slips));
+    }
+
+    #[test]
+    fn a_delimiter_is_its_bytes_or_a_fault(text in DELIMITER_LIKE) {
+        check_delimiter(&text);
+    }
+}
+
+/// The same, a thousand times as long.
+mod long {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn no_text_makes_the_parser_panic_in_many_tries(text in prop_oneof![".{0,400}", JOB_LIKE]) {
+            any_outcome(&text);
+        }
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn no_json_in_any_place_makes_the_parser_panic_in_many_tries(
+            at in prop::sample::select(POINTERS),
+            value in any_json(),
+        ) {
+            any_outcome(&with(at, value).to_string());
+        }
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn no_slip_in_a_good_script_makes_the_parser_panic_in_many_tries(slips in slips()) {
+            any_outcome(&mutated(&good().to_string(), &slips));
+            any_outcome(&mutated(include_str!("../../../tests/scripts/e5-datax-mysql.json"), &slips));
+        }
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn a_delimiter_is_its_bytes_or_a_fault_in_many_tries(text in DELIMITER_LIKE) {
+            check_delimiter(&text);
+        }
+    }
+}
+
+/// Something to be done to a text at a place.
+#[derive(Debug, Clone)]
+enum Slip {
+    Drop,
+    Double,
+    Insert(char),
+}
+
+fn slips() -> impl Strategy<Value = Vec<(usize, Slip)>> {
+    let slip = prop_oneof![
+        Just(Slip::Drop),
+        Just(Slip::Double),
+        prop::sample::select("{}[]\",:0-$xN\\ ".chars().collect::<Vec<_>>()).prop_map(Slip::Insert),
+        any::<char>().prop_map(Slip::Insert),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>().prop_map(|at| at.index(1 << 12)), slip), 1..6)
+}
+
+fn mutated(text: &str, slips: &[(usize, Slip)]) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    for (at, slip) in slips {
+        let at = at % chars.len().max(1);
+        match slip {
+            Slip::Drop if at < chars.len() => drop(chars.remove(at)),
+            Slip::Double if at < chars.len() => chars.insert(at, chars[at]),
+            Slip::Insert(c) => chars.insert(at, *c),
+            Slip::Drop | Slip::Double => {}
+        }
+    }
+    chars.into_iter().collect()
+}
+
+const DELIMITER_LIKE: &str = "(\\\\[xX])?([0-9a-fA-F]{2}){0,3}.{0,3}|\\PC{0,60}";
+
+/// Against DataX' rule, written the other way round: hexadecimal pairs after `\x`, else the text itself.
+fn check_delimiter(text: &str) {
+    let outcome = parse(&with(&format!("{WRITER}/loadProps/column_separator"), json!(text)).to_string());
+    let hexadecimal = text.strip_prefix("\\x").or_else(|| text.strip_prefix("\\X"));
+    let bytes: Option<Vec<u8>> = match hexadecimal {
+        None => Some(text.as_bytes().to_vec()),
+        Some(digits) => {
+            let values = digits.chars().map_while(|c| c.to_digit(16));
+            let digits: Vec<u8> = values.filter_map(|digit| digit.try_into().ok()).collect();
+            let is_even = digits.len().is_multiple_of(2) && !digits.is_empty();
+            let is_whole = is_even && digits.len() + 2 == text.len();
+            is_whole.then(|| digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
+        }
+    };
+    let allowed =
+        bytes.filter(|bytes| bytes.len() <= 50 && bytes.iter().all(|byte| *byte < 0x80 && *byte != b'\\'));
+    match (outcome, allowed) {
+        (Ok(parsed), Some(bytes)) => {
+            let found = parsed.spec.target.load.column_separator.map(|found| found.as_bytes().to_vec());
+            assert_eq!(found, Some(bytes).filter(|bytes| !bytes.is_empty()), "{text:?}");
+        }
+        (Err(problems), None) => assert!(problems[0].place.ends_with("column_separator"), "{problems:?}"),
+        (outcome, allowed) => panic!("{text:?}: {outcome:?}, expected {allowed:?}"),
     }
 }
 
@@ -636,8 +695,7 @@ fn every_example_is_a_good_job_with_known_data_sources() {
     let env = |name: &str| Some(format!("value of {name}"));
     let sources = Datasources::load(&folder.join("datasources.toml"), &env)
         .unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let params =
-        [("from", "2026-01-01"), ("to", "2026-02-01")].map(|(name, value)| (name.into(), value.into()));
+    let parameters = parameters(&[("from", "2026-01-01"), ("to", "2026-02-01")]);
     let mut jobs = 0;
     for entry in std::fs::read_dir(&folder).expect("the folder of examples") {
         let path = entry.expect("a readable folder").path();
@@ -645,9 +703,9 @@ fn every_example_is_a_good_job_with_known_data_sources() {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("a readable example");
-        let script =
-            substitute(&text, &params.clone().into()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let parsed = parse(&script).unwrap_or_else(|problems| panic!("{}: {problems:#?}", path.display()));
+        let script = substitute(&text, &parameters).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let parsed =
+            parse(&script.text).unwrap_or_else(|problems| panic!("{}: {problems:#?}", path.display()));
         assert_eq!(parsed.warnings, Vec::<String>::new(), "{}", path.display());
         assert_eq!(check_datasources(&parsed.spec, &sources), [], "{}", path.display());
         jobs += 1;
