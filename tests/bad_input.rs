@@ -170,6 +170,55 @@ async fn all_faults_of_a_script_are_told_at_once() {
     Place::assert_refused(&outcome, 2, &["line 2", "comments"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_and_flags_that_cannot_be_meant_are_told_before_anything_is_contacted() {
+    let dir = workspace(&[]);
+    let script = |filter: &str, setting: Value| {
+        job(
+            "mysql",
+            json!({ "datasource": "a", "table": "t", "column": ["id"], "where": filter }),
+            json!({ "datasource": "b", "table": "t", "column": ["id"], "loadUrl": ["h:8030"], "loadProps": {} }),
+            setting,
+        )
+        .to_string()
+    };
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).expect("the test's directory is writable");
+    };
+    write("dated.json", &script("dt = '${dt}'", json!({})));
+    write("dry.json", &script("", json!({ "dryRun": true })));
+    write("wrong.txt", "dt=1\nno equals sign\ndt=2\n");
+    write("late.txt", "dt=$[yyyymmdd-]\n");
+    for (arguments, fragments) in [
+        (
+            "run dated.json",
+            &["/steps/0/parameter/where", "parameter ${dt} in where has no value", "--param dt="][..],
+        ),
+        ("run dated.json --param dt=$[yyyy-1]", &["--param dt", "year offset needs add_months(...)"]),
+        ("submit dated.json --param dt=${yyyymmdd-1/24}", &["--param dt", "use $[...] for hours"]),
+        (
+            "plan dated.json --params-file late.txt",
+            &["late.txt line 1", "cannot parse time expression at '-'"],
+        ),
+        (
+            "plan dated.json --params-file wrong.txt",
+            &["wrong.txt line 2", "not name=expression", "wrong.txt line 3", "given twice"],
+        ),
+        ("plan dated.json --params-file none.txt", &["none.txt", "cannot read the file of parameters"]),
+        ("run dated.json --bizdate 2025-13-01", &["--bizdate", "YYYYMMDD"]),
+        ("run dated.json --scheduled-time noon", &["--scheduled-time", "YYYY-MM-DD HH:MM:SS"]),
+        ("run dated.json --schedule-zone GMT+8", &["--schedule-zone", "+08:00"]),
+        ("run dated.json --param dt=1", &["unknown data source \"a\"", "unknown data source \"b\""]),
+        ("submit dry.json", &["/setting/dryRun", "starlift plan"]),
+        ("convert dated.json", &["/job", "not a DataX job"]),
+    ] {
+        let mut command = crate::cluster::starlift(dir.path());
+        command.args(arguments.split(' '));
+        let outcome = Outcome::from(crate::process::output(command).await);
+        Place::assert_refused(&outcome, 2, fragments);
+    }
+}
+
 async fn check(dir: &Path, text: &str) -> Outcome {
     let file = dir.join("broken.json");
     std::fs::write(&file, text).expect("the test's directory is writable");

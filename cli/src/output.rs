@@ -505,6 +505,8 @@ pub(crate) struct PlanDocument {
     pub parameters: BTreeMap<String, String>,
     pub columns: Vec<ColumnPair>,
     pub rows_estimate: u64,
+    /// Most tasks at once, over all workers; whatever `executeMode` says, they spread.
+    pub concurrent: u32,
     pub pre_sql: Vec<String>,
     pub post_sql: Vec<String>,
     pub tasks: Vec<PlannedTask>,
@@ -549,6 +551,7 @@ impl From<&Plan> for PlanDocument {
             columns: first
                 .map_or_else(Vec::new, |read| read.select.iter().zip(&plan.load.columns).map(pair).collect()),
             rows_estimate: plan.rows_estimate(),
+            concurrent: plan.concurrent,
             pre_sql: plan.pre_sql.clone(),
             post_sql: plan.post_sql.clone(),
             tasks: plan.tasks.iter().enumerate().map(task).collect(),
@@ -562,11 +565,12 @@ pub(crate) fn plan(plan: &PlanDocument) -> String {
     line(
         &mut text,
         format_args!(
-            "from {} to {}, about {} rows in {} tasks",
+            "from {} to {}, about {} rows in {} tasks, at most {} at once over all workers",
             plan.source.join(", "),
             plan.target,
             count(plan.rows_estimate),
-            plan.tasks.len()
+            plan.tasks.len(),
+            plan.concurrent,
         ),
     );
     for pair in &plan.columns {
@@ -795,6 +799,7 @@ mod tests {
             parameters: [("${d0}".to_owned(), "2025-11-01".to_owned())].into(),
             columns: vec![],
             rows_estimate: 100,
+            concurrent: 4,
             pre_sql: vec![],
             post_sql: vec![],
             tasks: (0..100).map(task).collect(),

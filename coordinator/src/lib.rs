@@ -292,14 +292,15 @@ mod tests {
             tokio::task::yield_now().await; // it reads its journal first
         }
         let mut admin = AdminServiceClient::connect(format!("http://{grpc_address}")).await.unwrap();
-        let submit = pb::SubmitRequest {
-            script: "{}".into(),
-            name: "bad".into(),
-            job_id: JobId::from_parts(1, 1).to_string(),
-        };
-        let refused = admin.submit(submit).await.unwrap_err();
-        let problem = starlift_common::wire::problem_of_status(refused.details()).expect("a problem");
-        assert_eq!(problem.code, Code::InvalidScript);
+        let minimal = include_str!("../../tests/scripts/e1-minimal.json");
+        let dry_run = minimal.replacen("\"setting\": {", "\"setting\": { \"dryRun\": true,", 1);
+        for (script, code) in [("{}".to_owned(), Code::InvalidScript), (dry_run, Code::Unsupported)] {
+            let job_id = JobId::from_parts(1, 1).to_string();
+            let submit = pb::SubmitRequest { script, name: "bad".into(), job_id };
+            let refused = admin.submit(submit).await.unwrap_err();
+            let problem = starlift_common::wire::problem_of_status(refused.details()).expect("a problem");
+            assert_eq!(problem.code, code);
+        }
         assert!(admin.list_jobs(pb::ListJobsRequest {}).await.unwrap().into_inner().jobs.is_empty());
 
         assert!(get(http_address, "/livez").await.starts_with("HTTP/1.1 200"));

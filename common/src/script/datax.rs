@@ -280,44 +280,63 @@ fn reader(content: &Object<'_>, servers: &mut Servers<'_>) -> Option<Step> {
         );
         return None;
     }
-    let mut connections = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        entry.refuse_unknown_keys(&["jdbcUrl", "table", "querySql"], &[]);
-        let address = addresses(entry, faults).and_then(|addresses| one_server(entry, addresses, faults));
-        let given = |key: &str| entry.get(key).is_some_and(|value| !is_empty(value));
-        let key = match (given("table"), given("querySql")) {
-            (true, false) => "table",
-            (false, true) => "querySql",
-            (true, true) => {
-                faults.error(&entry.place("querySql"), "table and querySql exclude each other", "remove one");
-                continue;
-            }
-            (false, false) => {
-                let message = format!("connection[{index}] needs table or querySql");
-                faults.error(&entry.place("table"), message, "");
-                continue;
-            }
-        };
-        let Some(server) = address else { continue };
-        let texts: Vec<String> = entry.texts(key).into_iter().map(|(_, text)| text).collect();
-        connections.push((servers.add(&plugin, server, None), key, texts));
-    }
-    if connections.len() < entries.len() {
+    let sources: Vec<Source> = entries
+        .iter()
+        .enumerate()
+        .filter_map(|(index, entry)| source(index, entry, &plugin, servers))
+        .collect();
+    if sources.len() < entries.len() {
         return None;
     }
     let mut out = copied(parameter, READER_COPIED);
-    match connections.as_slice() {
+    match sources.as_slice() {
         // DataWorks knows `connection` for MySQL only.
-        [(datasource, "table", tables)] if plugin.kind == DatasourceKind::Starrocks && tables.len() == 1 => {
+        [Source { datasource, key: "table", texts }]
+            if plugin.kind == DatasourceKind::Starrocks && texts.len() == 1 =>
+        {
             out.insert("datasource".into(), json!(datasource));
-            out.insert("table".into(), json!(tables[0]));
+            out.insert("table".into(), json!(texts[0]));
         }
         several => {
-            let entry = |(datasource, key, texts): &(String, &str, Vec<String>)| json!({ "datasource": datasource, *key: texts });
+            let entry = |one: &Source| json!({ "datasource": one.datasource, one.key: one.texts });
             out.insert("connection".into(), several.iter().map(entry).collect());
         }
     }
     Some(Step { kind: plugin.kind.as_str(), name: "Reader", category: "reader", parameter: out })
+}
+
+/// One entry of `connection`.
+struct Source {
+    datasource: String,
+    /// `table` or `querySql`.
+    key: &'static str,
+    texts: Vec<String>,
+}
+
+fn source(
+    index: usize,
+    entry: &Object<'_>,
+    plugin: &Plugin<'_>,
+    servers: &mut Servers<'_>,
+) -> Option<Source> {
+    let faults = servers.faults;
+    entry.refuse_unknown_keys(&["jdbcUrl", "table", "querySql"], &[]);
+    let server = addresses(entry, faults).and_then(|addresses| one_server(entry, addresses, faults));
+    let key = match (is_given(entry, "table"), is_given(entry, "querySql")) {
+        (true, false) => "table",
+        (false, true) => "querySql",
+        (true, true) => {
+            faults.error(&entry.place("querySql"), "table and querySql exclude each other", "remove one");
+            return None;
+        }
+        (false, false) => {
+            let message = format!("connection[{index}] needs table or querySql");
+            faults.error(&entry.place("table"), message, "");
+            return None;
+        }
+    };
+    let texts = entry.texts(key).into_iter().map(|(_, text)| text).collect();
+    Some(Source { datasource: servers.add(plugin, server?, None), key, texts })
 }
 
 /// DataX runs `session` for MySQL only. There it may change what is read, so it is not left out in silence.
@@ -419,9 +438,8 @@ fn writer(content: &Object<'_>, servers: &mut Servers<'_>) -> Option<(Step, Stri
         }
     }
     let first = entries.first();
-    let given = |holder: &Object<'_>, key: &str| holder.get(key).is_some_and(|value| !is_empty(value));
-    let in_first = |key: &str| first.filter(|entry| given(entry, key));
-    let holder = in_first("jdbcUrl").or_else(|| Some(parameter).filter(|one| given(one, "jdbcUrl")));
+    let in_first = |key: &str| first.filter(|entry| is_given(entry, key));
+    let holder = in_first("jdbcUrl").or_else(|| Some(parameter).filter(|one| is_given(one, "jdbcUrl")));
     let address = match holder {
         Some(holder) => {
             let mut addresses = addresses(holder, faults)?;
@@ -473,6 +491,10 @@ const QUERY_PORT: u16 = 9030;
 fn copied(parameter: &Object<'_>, keys: &[&str]) -> Map<String, Value> {
     let entries = parameter.entries().filter(|(key, _)| keys.contains(key));
     entries.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+}
+
+fn is_given(holder: &Object<'_>, key: &str) -> bool {
+    holder.get(key).is_some_and(|value| !is_empty(value))
 }
 
 fn is_empty(value: &Value) -> bool {

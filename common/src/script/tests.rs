@@ -509,6 +509,35 @@ fn limits_in_the_words_of_datax_are_understood() {
     assert_eq!(both.bytes_per_second, Some(1_000_000), "the lower one holds");
 }
 
+/// The files of `tests/scripts`: whole jobs as people have them.
+#[test]
+fn every_whole_job_is_read_with_the_warnings_that_it_deserves() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scripts");
+    let parameters = parameters(&[("d0", "${yyyy-mm-dd}"), ("d1", "$[yyyy-mm-dd]")]);
+    for (name, warnings) in [
+        ("e1-minimal", &[][..]),
+        ("e2-incremental", &[]),
+        ("e3-shards", &[]),
+        (
+            "e4-wizard",
+            &[
+                "/setting/errorLimit/record: errorLimit.record is empty: any number of dirty records is tolerated",
+            ],
+        ),
+        ("e5-datax-mysql", &[]),
+        ("e6-datax-query", &[]),
+        ("e7-partial-update", &[]),
+    ] {
+        let text =
+            std::fs::read_to_string(folder.join(name).with_extension("json")).expect("a readable script");
+        let text =
+            substitute(&text, &parameters).unwrap_or_else(|problems| panic!("{name}: {problems:#?}")).text;
+        let parsed = if is_datax(&text) { convert(&text).and_then(|job| job.parse()) } else { parse(&text) };
+        let parsed = parsed.unwrap_or_else(|problems| panic!("{name}: {problems:#?}"));
+        assert_eq!(parsed.warnings, warnings, "{name}");
+    }
+}
+
 /// Any JSON, a few levels deep.
 pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -592,7 +621,7 @@ proptest! {
     }
 }
 
-/// The same, a thousand times as long.
+/// The same, many times as long.
 mod long {
     use super::*;
 

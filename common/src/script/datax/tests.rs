@@ -352,18 +352,39 @@ fn a_file_is_told_from_a_script() {
     assert!(!is_datax("[]") && !is_datax("{"));
 }
 
+/// What comes out is a script, whatever was inside.
+fn check_any(at: &str, value: Value) {
+    if let Ok(converted) = convert(&with(at, value).to_string()) {
+        assert!(serde_json::from_str::<Value>(&converted.script).is_ok(), "{}", converted.script);
+        assert!(!converted.script.contains("\"secret\""), "{}", converted.script);
+        let _any_outcome = converted.parse();
+    }
+}
+
 proptest! {
     #[test]
     fn no_json_in_any_place_makes_the_conversion_panic(
         at in prop::sample::select(PLACES),
         value in crate::script::tests::any_json(),
     ) {
-        let file = with(at, value).to_string();
-        if let Ok(converted) = convert(&file) {
-            // What comes out is a script, whatever was inside.
-            prop_assert!(serde_json::from_str::<Value>(&converted.script).is_ok());
-            prop_assert!(!converted.script.contains("\"secret\""), "{}", converted.script);
-            let _any_outcome = converted.parse();
+        check_any(at, value);
+    }
+}
+
+/// The same, many times as long.
+mod long {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn no_json_in_any_place_makes_the_conversion_panic_in_many_tries(
+            at in prop::sample::select(PLACES),
+            value in crate::script::tests::any_json(),
+        ) {
+            check_any(at, value);
         }
     }
 }

@@ -254,6 +254,57 @@ fn moments() -> impl Strategy<Value = DateTime> {
     )
 }
 
+/// Months and days from the scheduled time, against counting seconds.
+fn check_scheduled(now: DateTime, months: i64, offsets: &[Offset]) {
+    let text: String = offsets.iter().map(Offset::text).collect();
+    let written = format!("$[add_months(yyyymmddhh24miss,{months}){text}]");
+
+    let at = i64::from(now.year()) * 12 + i64::from(now.month()) - 1 + months;
+    let (year, month) = (at.div_euclid(12), at.rem_euclid(12) + 1);
+    let day = i64::from(now.day()).min(naive::length_of_month(year, month));
+    let clock = i64::from(now.hour()) * 3600 + i64::from(now.minute()) * 60 + i64::from(now.second());
+    // So fine that all divisors of an offset together divide it.
+    let scale = 24_i128.pow(3) * 60_i128.pow(3) * 7_i128.pow(3);
+    let part =
+        |one: &Offset| i128::from(one.count()) * scale / i128::from(one.divisors.iter().product::<i64>());
+    let days: i128 = offsets.iter().map(part).sum();
+    let start = i128::from(naive::days(year, month, day)) * 86_400 + i128::from(clock);
+    let seconds = i64::try_from((start * scale + days * 86_400).div_euclid(scale)).expect("it is near");
+    let (year, month, day) = naive::date(seconds.div_euclid(86_400));
+    let clock = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    let expected = format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}");
+    assert_eq!(value_in(&written, &Schedule::new(now, None, None)), Ok(expected), "{written} at {now}");
+}
+
+/// Days and months from the business date, against counting days.
+fn check_business(business: Date, offsets: &[Offset]) {
+    let text: String = offsets.iter().map(Offset::text).collect();
+    let count: i64 = offsets.iter().map(Offset::count).sum();
+    let schedule = Schedule::new(business.at(0, 0, 0, 0), Some(business), None);
+    let (year, month, day) =
+        (i64::from(business.year()), i64::from(business.month()), i64::from(business.day()));
+
+    let (to_year, to_month, to_day) = naive::date(naive::days(year, month, day) + count);
+    let by_day = value_in(&format!("${{yyyymmdd{text}}}"), &schedule);
+    assert_eq!(by_day, Ok(format!("{to_year:04}{to_month:02}{to_day:02}")), "{text} from {business}");
+
+    let at = year * 12 + month - 1 + count;
+    let by_month = value_in(&format!("${{yyyymm{text}}}"), &schedule);
+    let expected = format!("{:04}{:02}", at.div_euclid(12), at.rem_euclid(12) + 1);
+    assert_eq!(by_month, Ok(expected), "{text} from {business}");
+}
+
+fn check_any(text: &str) {
+    for base in [Base::BusinessDate, Base::ScheduledTime] {
+        if let Err(fault) = evaluate(base, text, &schedule()) {
+            assert!(!fault.describe(text, text).0.is_empty());
+        }
+    }
+}
+
+const EXPRESSION_LIKE: &str = "(add_months\\()?[ymdhis24/*+,:)( -]{0,20}[0-9*/+-]{0,30}.{0,3}";
+
 proptest! {
     #[test]
     fn an_offset_in_days_agrees_with_counting_seconds(
@@ -261,27 +312,7 @@ proptest! {
         months in -40_i64..40,
         offsets in prop::collection::vec(offset(3), 0..4),
     ) {
-        let text: String = offsets.iter().map(Offset::text).collect();
-        let written = format!("$[add_months(yyyymmddhh24miss,{months}){text}]");
-        let schedule = Schedule::new(now, None, None);
-
-        let at = i64::from(now.year()) * 12 + i64::from(now.month()) - 1 + months;
-        let (year, month) = (at.div_euclid(12), at.rem_euclid(12) + 1);
-        let day = i64::from(now.day()).min(naive::length_of_month(year, month));
-        let clock = i64::from(now.hour()) * 3600 + i64::from(now.minute()) * 60 + i64::from(now.second());
-        // So fine that all divisors of an offset together divide it.
-        let scale = 24_i128.pow(3) * 60_i128.pow(3) * 7_i128.pow(3);
-        let days: i128 = offsets
-            .iter()
-            .map(|offset| i128::from(offset.count()) * scale / i128::from(offset.divisors.iter().product::<i64>()))
-            .sum();
-        let start = i128::from(naive::days(year, month, day)) * 86_400 + i128::from(clock);
-        let seconds = i64::try_from((start * scale + days * 86_400).div_euclid(scale)).expect("it is near");
-        let (year, month, day) = naive::date(seconds.div_euclid(86_400));
-        let clock = seconds.rem_euclid(86_400);
-        let expected =
-            format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}", clock / 3600, clock / 60 % 60, clock % 60);
-        prop_assert_eq!(value_in(&written, &schedule), Ok(expected), "{}", written);
+        check_scheduled(now, months, &offsets);
     }
 
     #[test]
@@ -289,30 +320,38 @@ proptest! {
         business in moments(),
         offsets in prop::collection::vec(offset(0), 0..3),
     ) {
-        let text: String = offsets.iter().map(Offset::text).collect();
-        let count: i64 = offsets.iter().map(Offset::count).sum();
-        let business = business.date();
-        let schedule = Schedule::new(business.at(0, 0, 0, 0), Some(business), None);
-        let (year, month, day) = (i64::from(business.year()), i64::from(business.month()), i64::from(business.day()));
-
-        let (to_year, to_month, to_day) = naive::date(naive::days(year, month, day) + count);
-        let by_day = value_in(&format!("${{yyyymmdd{text}}}"), &schedule);
-        prop_assert_eq!(by_day, Ok(format!("{to_year:04}{to_month:02}{to_day:02}")));
-
-        let at = year * 12 + month - 1 + count;
-        let by_month = value_in(&format!("${{yyyymm{text}}}"), &schedule);
-        prop_assert_eq!(by_month, Ok(format!("{:04}{:02}", at.div_euclid(12), at.rem_euclid(12) + 1)));
+        check_business(business.date(), &offsets);
     }
 
     #[test]
-    fn no_text_makes_an_expression_panic(
-        text in "(add_months\\()?[ymdhis24/*+,:)( -]{0,20}[0-9*/+-]{0,30}.{0,3}",
-    ) {
-        for base in [Base::BusinessDate, Base::ScheduledTime] {
-            if let Err(fault) = evaluate(base, &text, &schedule()) {
-                let (message, _) = fault.describe(&text, &text);
-                prop_assert!(!message.is_empty());
-            }
+    fn no_text_makes_an_expression_panic(text in EXPRESSION_LIKE) {
+        check_any(&text);
+    }
+}
+
+/// The same, many times as long.
+mod long {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn offsets_agree_with_counting_in_many_tries(
+            now in moments(),
+            months in -40_i64..40,
+            fractions in prop::collection::vec(offset(3), 0..4),
+            wholes in prop::collection::vec(offset(0), 0..3),
+        ) {
+            check_scheduled(now, months, &fractions);
+            check_business(now.date(), &wholes);
+        }
+
+        #[test]
+        #[ignore = "takes minutes; `make test-long` runs it"]
+        fn no_text_makes_an_expression_panic_in_many_tries(text in EXPRESSION_LIKE) {
+            check_any(&text);
         }
     }
 }
