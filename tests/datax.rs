@@ -129,7 +129,9 @@ async fn a_converted_file_runs_with_the_entries_that_came_with_it() {
     assert_eq!(again.code, 2, "an entry file is never overwritten: {again:?}");
     assert_eq!(again.stdout, "");
 
-    let outcome = run(dir.path(), &script, &["--datasources", "entries.toml"]).await.succeeded();
+    std::fs::rename(dir.path().join("entries.toml"), dir.path().join("datasources.toml"))
+        .expect("it was written");
+    let outcome = run(dir.path(), &script, &[]).await.succeeded();
     assert_eq!(outcome.json()["rows_loaded"], 500);
     shop.assert_loaded().await;
 }

@@ -122,7 +122,7 @@ pub(crate) struct JobFile {
     /// Value of a `${name}` in the script, or a time expression such as `${yyyymmdd-1}`; may be given many times
     #[arg(long = "param", value_name = "NAME=EXPRESSION", value_parser = parameter, env = "STARLIFT_PARAM", value_delimiter = '\u{1f}')]
     pub parameters: Vec<(String, String)>,
-    /// File with a line NAME=EXPRESSION for each parameter; --param goes before it
+    /// File with a line NAME=EXPRESSION for each parameter; a --param of the same name wins
     #[arg(long, value_name = "FILE", env = "STARLIFT_PARAMS_FILE")]
     pub params_file: Option<PathBuf>,
     #[command(flatten)]

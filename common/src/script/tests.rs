@@ -517,7 +517,6 @@ fn every_whole_job_is_read_with_the_warnings_that_it_deserves() {
     for (name, warnings) in [
         ("e1-minimal", &[][..]),
         ("e2-incremental", &[]),
-        ("e3-shards", &[]),
         (
             "e4-wizard",
             &[
@@ -525,7 +524,6 @@ fn every_whole_job_is_read_with_the_warnings_that_it_deserves() {
             ],
         ),
         ("e5-datax-mysql", &[]),
-        ("e6-datax-query", &[]),
         ("e7-partial-update", &[]),
     ] {
         let text =
