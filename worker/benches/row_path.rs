@@ -92,6 +92,22 @@ impl Table {
         })
     }
 
+    /// Three numbers and a short text: about 30 bytes.
+    fn slim() -> Self {
+        let columns = [
+            ("id", CellKind::Number),
+            ("a", CellKind::Number),
+            ("b", CellKind::Number),
+            ("c", CellKind::Text),
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        Self::new(columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec(), move || {
+            let (a, b) = (random.u32(..1_000_000).to_string(), random.u32(..10_000).to_string());
+            let c = format!("{:08x}", random.u32(..));
+            vec![Some(random.u32(..5_000_000).to_string()), Some(a), Some(b), Some(c)]
+        })
+    }
+
     /// Key, number and two texts with quotes and line ends in them.
     fn narrow() -> Self {
         let columns = [
@@ -110,9 +126,12 @@ impl Table {
 }
 
 fn encoders(criterion: &mut Criterion) {
-    for (shape, table) in
-        [("lineitem", Table::lineitem()), ("wide", Table::wide()), ("narrow", Table::narrow())]
-    {
+    for (shape, table) in [
+        ("lineitem", Table::lineitem()),
+        ("wide", Table::wide()),
+        ("slim", Table::slim()),
+        ("narrow", Table::narrow()),
+    ] {
         let mut group = criterion.benchmark_group(shape);
         group.throughput(Throughput::Elements(ROWS as u64));
         let csv = |is_utf8| Encoding::csv(b"\x01", b"\x02", is_utf8).expect("delimiters");

@@ -7,7 +7,7 @@ use std::mem;
 use bytes::Bytes;
 use starlift_common::row::{CellSpan, Row};
 
-use crate::encode::{EncodeError, Encoder};
+use crate::encode::{EncodeError, Encoder, Joined};
 use crate::segment::{Segment, SegmentPool};
 
 /// Whichever is met first ends a batch. A single row larger than `bytes` makes a batch of its own.
@@ -44,15 +44,62 @@ pub(crate) struct Cutter {
     limits: BatchLimits,
     pool: SegmentPool,
     segment: Segment,
-    /// The batch so far, without its closing bytes.
+    /// The batch so far, without its closing bytes; without the rows that are joined only.
     batch: BatchSize,
+    /// Rows at the end of the segment that were not verified yet, and where they begin.
+    joined: Joined,
+    joined_at: usize,
     ready: VecDeque<Piece>,
 }
 
 impl Cutter {
     pub(crate) fn new(encoder: Encoder, limits: BatchLimits, pool: SegmentPool) -> Self {
         let segment = pool.take();
-        Self { encoder, limits, pool, segment, batch: BatchSize::default(), ready: VecDeque::new() }
+        Self {
+            encoder,
+            limits,
+            pool,
+            segment,
+            batch: BatchSize::default(),
+            joined: Joined::default(),
+            joined_at: 0,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Adds one row that [`Cutter::settle`] looks at later, together with others. False, and nothing is added, where the row
+    /// must be [pushed](Cutter::push): after [`Cutter::settle`].
+    #[inline]
+    pub(crate) fn join(&mut self, row: &Row<'_>) -> bool {
+        let Some(encoder) = self.encoder.joining() else { return false };
+        let (bytes, length) = (&mut self.segment.bytes, row.packet().len());
+        // As NULL, a cell is a byte longer than in its packet.
+        let longest = length + 2 * row.width() + 1;
+        let rows = self.batch.rows + self.joined.rows;
+        let batch = self.batch.bytes + as_u64(bytes.len() - self.joined_at + longest);
+        let is_full = bytes.len() + longest > self.limits.segment_bytes;
+        if is_full || rows >= self.limits.rows || batch > self.limits.bytes {
+            return false;
+        }
+        encoder.join(row, &mut self.joined, bytes);
+        true
+    }
+
+    /// Looks at the rows that were joined. Where the server would read one of them otherwise, all are taken out again, and
+    /// the error is their number.
+    pub(crate) fn settle(&mut self) -> Result<(), u64> {
+        let joined = mem::take(&mut self.joined);
+        let written = &self.segment.bytes[self.joined_at..];
+        let holds = joined.rows == 0
+            || self.encoder.joining().is_some_and(|encoder| encoder.verify(written, &joined));
+        if !holds {
+            self.segment.bytes.truncate(self.joined_at);
+            return Err(joined.rows);
+        }
+        self.batch.rows += joined.rows;
+        self.batch.bytes += as_u64(written.len());
+        self.joined_at = self.segment.bytes.len();
+        Ok(())
     }
 
     /// Adds one row; after an error nothing was added.
@@ -60,7 +107,10 @@ impl Cutter {
         let bytes = &mut self.segment.bytes;
         let before = bytes.len();
         let is_first = self.batch.rows == 0;
-        bytes.extend_from_slice(if is_first { self.encoder.open() } else { self.encoder.between() });
+        let lead = if is_first { self.encoder.open() } else { self.encoder.between() };
+        if !lead.is_empty() {
+            bytes.extend_from_slice(lead);
+        }
         let row_at = bytes.len();
         if let Err(error) = self.encoder.encode(row, bytes) {
             bytes.truncate(before);
@@ -76,11 +126,13 @@ impl Cutter {
         if self.segment.bytes.len() >= self.limits.segment_bytes {
             self.hand_on_segment();
         }
+        self.joined_at = self.segment.bytes.len();
         Ok(())
     }
 
-    /// Ends the batch here, if it holds a row.
+    /// Ends the batch here, if it holds a row. What was joined must be settled.
     pub(crate) fn cut(&mut self) {
+        debug_assert_eq!(self.joined, Joined::default(), "rows that nobody looked at");
         if self.batch.rows == 0 {
             return;
         }
@@ -89,9 +141,13 @@ impl Cutter {
         self.batch.bytes += as_u64(close.len());
         self.hand_on_segment();
         self.ready.push_back(Piece::End(mem::take(&mut self.batch)));
+        self.joined_at = self.segment.bytes.len();
     }
 
-    /// Asked after every row; mostly there is none.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     #[inline]
     pub(crate) fn next_piece(&mut self) -> Option<Piece> {
         self.ready.pop_front()

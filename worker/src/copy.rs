@@ -281,6 +281,13 @@ pub(crate) struct RowsRead {
     pub bytes: u64,
 }
 
+impl RowsRead {
+    fn add(&mut self, more: Self) {
+        self.rows += more.rows;
+        self.bytes += more.bytes;
+    }
+}
+
 /// Reads the range once, and loads it while it is being read.
 async fn pass(
     grant: &Grant,
@@ -409,21 +416,20 @@ impl<'a> Reader<'a> {
     pub(crate) async fn run<S: RowSource>(mut self, source: &mut S) -> Result<RowsRead, Failure> {
         let mut total = RowsRead::default();
         while self.fill(source).await? {
-            while let Some(row) = source.row()? {
-                let bytes = row.bytes_read();
-                self.cutter
-                    .push(&row)
-                    .map_err(|error| Failure::Row { error, key: key_of(&row, self.key_column) })?;
-                total.rows += 1;
-                total.bytes += bytes;
+            loop {
+                let taken = self.take(source)?;
+                total.add(taken);
+                if self.meter.add(taken) {
+                    self.meter.tell().await;
+                }
+                if taken.rows == 0 {
+                    break;
+                }
                 if let Some(piece) = self.cutter.next_piece() {
                     self.hand_on(piece).await;
                     self.pool.room(SEGMENTS_PER_ROW).await;
                     // A source that never makes us wait would keep the other stages of this task from running.
                     yield_now().await;
-                }
-                if self.meter.add(bytes) {
-                    self.meter.tell().await;
                 }
             }
         }
@@ -431,6 +437,45 @@ impl<'a> Reader<'a> {
         send(&self.pieces, Piece::Finish).await;
         self.meter.flush();
         Ok(total)
+    }
+
+    /// Takes the rows that are in memory, until a piece is ready or they are due to be told; no row: there is none. Rows are
+    /// looked at together; where that finds something, one by one.
+    fn take<S: RowSource>(&mut self, source: &mut S) -> Result<RowsRead, Failure> {
+        let bytes_most = self.meter.bytes_most();
+        // Up to where rows are looked at, and how many from there on one by one.
+        let (mut settled, mut taken, mut one_by_one) = (source.mark(), RowsRead::default(), 0);
+        let mut unsettled = RowsRead::default();
+        loop {
+            let row = source.row()?;
+            if let Some(row) = &row
+                && one_by_one == 0
+                && taken.bytes + unsettled.bytes < bytes_most
+                && self.cutter.join(row)
+            {
+                unsettled.rows += 1;
+                unsettled.bytes += row.bytes_read();
+                continue;
+            }
+            if let Err(rows) = self.cutter.settle() {
+                one_by_one = rows;
+                unsettled = RowsRead::default();
+                source.rewind(settled);
+                continue;
+            }
+            taken.add(std::mem::take(&mut unsettled));
+            let Some(row) = row else { return Ok(taken) };
+            let bytes = row.bytes_read();
+            self.cutter
+                .push(&row)
+                .map_err(|error| Failure::Row { error, key: key_of(&row, self.key_column) })?;
+            taken.add(RowsRead { rows: 1, bytes });
+            one_by_one = one_by_one.saturating_sub(1);
+            if self.cutter.is_ready() || taken.bytes >= bytes_most {
+                return Ok(taken);
+            }
+            settled = source.mark();
+        }
     }
 
     /// As [`RowSource::fill`]; meanwhile a batch that must end does not wait for rows.
@@ -490,11 +535,15 @@ impl<'a> Meter<'a> {
         Self { tools, control, speed: SpeedLimit::default(), waiting: RowsRead::default() }
     }
 
-    /// Notes a row; true when it is time to [`Meter::tell`].
-    pub(crate) fn add(&mut self, bytes: u64) -> bool {
-        self.waiting.rows += 1;
-        self.waiting.bytes += bytes;
+    /// Notes rows; true when it is time to [`Meter::tell`].
+    pub(crate) fn add(&mut self, read: RowsRead) -> bool {
+        self.waiting.add(read);
         self.waiting.bytes >= METER_BYTES
+    }
+
+    /// Bytes that may be read before it is time to tell: any number, unless there is a speed limit.
+    fn bytes_most(&self) -> u64 {
+        self.control.speed().map_or(u64::MAX, |_| METER_BYTES)
     }
 
     /// Tells progress; waits while reading is ahead of its speed limit.
@@ -521,10 +570,11 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::encode::Collision;
+    use crate::encode::testing::{Cells, buffer};
+    use crate::encode::{Collision, EncodeError};
     use crate::metrics::Metrics;
     use crate::segment::Segment;
-    use crate::source::ReadError;
+    use crate::source::{Mark, ReadError};
     use crate::testing::{Rows, load_spec};
 
     fn rows(names: &[&str], stalls: bool) -> Rows {
@@ -572,6 +622,15 @@ mod tests {
             if std::mem::take(&mut self.is_filled) { self.rows.row() } else { Ok(None) }
         }
 
+        fn mark(&self) -> Mark {
+            self.rows.mark()
+        }
+
+        fn rewind(&mut self, mark: Mark) {
+            self.is_filled = true;
+            self.rows.rewind(mark);
+        }
+
         async fn fill(&mut self) -> Result<bool, ReadError> {
             self.is_filled = true;
             self.cut.notify_one();
@@ -604,6 +663,88 @@ mod tests {
         assert_eq!(heard, ["0\x01a\x021\x01b\x02", "end of 2", "2\x01c\x02", "end of 1", "finish"]);
         assert_eq!((read.rows, read.bytes), (3, 6));
         assert_eq!(stage.control.progress.get().rows_read, 3);
+    }
+
+    /// What comes out of rows that a reader takes all at once, batch by batch, or the row at fault.
+    async fn read_through(all: &[Cells], limits: BatchLimits) -> Result<Vec<Vec<u8>>, (EncodeError, String)> {
+        let stage = Stage::set();
+        let (sender, mut pieces) = mpsc::channel(1024);
+        let load = load_spec();
+        let form = Rung::Planned.form(&load, [0; 32]);
+        let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
+        let reader =
+            Reader::new(&stage.tools, &stage.control, (encoder, limits), Some(0), sender, &stage.cut);
+        let mut source = Rows::new(all.to_vec(), false);
+        let receiving = async {
+            let (mut batches, mut body) = (Vec::new(), Vec::new());
+            while let Some(piece) = pieces.recv().await {
+                match piece {
+                    Piece::Segment(segment) => body.extend_from_slice(&segment.bytes),
+                    Piece::End(_) => batches.push(std::mem::take(&mut body)),
+                    Piece::Finish => break,
+                }
+            }
+            batches
+        };
+        let (read, batches) = tokio::join!(reader.run(&mut source), receiving);
+        match read {
+            Ok(read) => {
+                assert_eq!(read.rows, all.len() as u64);
+                Ok(batches)
+            }
+            Err(Failure::Row { error, key }) => Err((error, key.expect("the key is selected"))),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// The same, each row by itself.
+    fn one_by_one(all: &[Cells], limits: BatchLimits) -> Result<Vec<Vec<u8>>, (EncodeError, String)> {
+        let load = load_spec();
+        let form = Rung::Planned.form(&load, [0; 32]);
+        let encoder = Encoder::new(&form, &load.columns, &load.cell_kinds, false);
+        let (mut batches, mut body, mut rows) = (Vec::new(), Vec::new(), 0);
+        for cells in all {
+            let (buffer, mut row) = (buffer(cells), Vec::new());
+            encoder.encode(&buffer.row(), &mut row).map_err(|error| {
+                (error, String::from_utf8(cells[0].clone().expect("a key")).expect("digits"))
+            })?;
+            if rows > 0 && (rows >= limits.rows || (body.len() + row.len()) as u64 > limits.bytes) {
+                batches.push(std::mem::take(&mut body));
+                rows = 0;
+            }
+            body.extend_from_slice(&row);
+            rows += 1;
+        }
+        if rows > 0 {
+            batches.push(body);
+        }
+        Ok(batches)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rows_looked_at_together_come_out_as_rows_looked_at_one_by_one(
+            texts in proptest::collection::vec(
+                proptest::option::of(proptest::prop_oneof![
+                    20 => "[a-z]{0,9}", 3 => "[ab\\\\N]{0,3}", 1 => "[\\x01\\x02]", 3 => "[a-z]{30,90}",
+                ]),
+                1..60,
+            ),
+            damaged in proptest::option::weighted(0.2, 0usize..60),
+            rows in 1u64..40, bytes in 1u64..900, segment_bytes in 1usize..300,
+        ) {
+            let mut all: Vec<Cells> = (0..)
+                .zip(&texts)
+                .map(|(id, text): (u32, _)| vec![Some(id.to_string().into_bytes()), text.clone().map(String::into_bytes)])
+                .collect();
+            if let Some(row) = damaged.and_then(|row| all.get_mut(row)) {
+                row[1] = Some(vec![0xff]);
+            }
+            let limits = BatchLimits { rows, bytes, segment_bytes };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let together = runtime.block_on(read_through(&all, limits));
+            proptest::prop_assert_eq!(together, one_by_one(&all, limits));
+        }
     }
 
     #[tokio::test]

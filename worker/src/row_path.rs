@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::mysql::packets::{PacketBuffer, cut_row};
 use crate::mysql::source::MysqlSource;
 use crate::segment::{SEGMENT_BYTES, SegmentPool};
-use crate::source::{ReadError, RowSource};
+use crate::source::{Mark, ReadError, RowSource};
 
 /// Rows one behind the other, as they lie in a receive buffer.
 #[derive(Debug, Default)]
@@ -101,12 +101,17 @@ impl Encoding {
         let mut cutter = Cutter::new(self.0, limits, SegmentPool::new(2));
         let mut pieces = 0;
         for row in sample.rows() {
+            if cutter.join(&row) {
+                continue;
+            }
+            assert_eq!(cutter.settle(), Ok(()), "rows that fit");
             if cutter.push(&row).is_ok() {
                 while cutter.next_piece().is_some() {
                     pieces += 1;
                 }
             }
         }
+        assert_eq!(cutter.settle(), Ok(()), "rows that fit");
         pieces
     }
 }
@@ -218,6 +223,14 @@ impl RowSource for Replay<'_> {
         let packet = self.packets.payload(range);
         cut_row(packet, &mut self.cells).map_err(|error| unreadable(&error))?;
         Ok(Some(Row::new(packet, &self.cells)))
+    }
+
+    fn mark(&self) -> Mark {
+        self.packets.mark()
+    }
+
+    fn rewind(&mut self, mark: Mark) {
+        self.packets.rewind(mark);
     }
 
     async fn fill(&mut self) -> Result<bool, ReadError> {

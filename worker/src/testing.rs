@@ -1,6 +1,6 @@
 //! What unit tests share: a spec, and a StarRocks that does as it is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::encode::testing::{Cells, buffer, cells};
-use crate::source::{ReadError, RowSource};
+use crate::source::{Mark, ReadError, RowSource};
 
 /// CSV into two columns, with delimiters that the job did not name.
 pub(crate) fn load_spec() -> LoadSpec {
@@ -50,7 +50,9 @@ pub(crate) fn load_spec() -> LoadSpec {
 
 /// Hands out given rows, then ends or stalls.
 pub(crate) struct Rows {
-    waiting: VecDeque<Cells>,
+    all: Vec<Cells>,
+    /// The next one.
+    at: usize,
     current: RowBuffer,
     stalls: bool,
 }
@@ -59,27 +61,36 @@ impl Rows {
     /// Rows `0, name`, `1, name` and so on.
     pub(crate) fn numbered(names: &[&str], stalls: bool) -> Self {
         let numbered = names.iter().enumerate();
-        let waiting = numbered.map(|(id, name)| cells(&[Some(&id.to_string()), Some(name)])).collect();
-        Self::new(waiting, stalls)
+        let all = numbered.map(|(id, name)| cells(&[Some(&id.to_string()), Some(name)])).collect();
+        Self::new(all, stalls)
     }
 
-    pub(crate) fn new(waiting: VecDeque<Cells>, stalls: bool) -> Self {
-        Self { waiting, current: RowBuffer::default(), stalls }
+    pub(crate) fn new(all: Vec<Cells>, stalls: bool) -> Self {
+        Self { all, at: 0, current: RowBuffer::default(), stalls }
     }
 }
 
 impl RowSource for Rows {
     fn row(&mut self) -> Result<Option<Row<'_>>, ReadError> {
-        let Some(cells) = self.waiting.pop_front() else { return Ok(None) };
-        self.current = buffer(&cells);
+        let Some(cells) = self.all.get(self.at) else { return Ok(None) };
+        self.at += 1;
+        self.current = buffer(cells);
         Ok(Some(self.current.row()))
     }
 
+    fn mark(&self) -> Mark {
+        Mark { at: self.at, sequence: 0 }
+    }
+
+    fn rewind(&mut self, mark: Mark) {
+        self.at = mark.at;
+    }
+
     async fn fill(&mut self) -> Result<bool, ReadError> {
-        if self.waiting.is_empty() && self.stalls {
+        if self.at == self.all.len() && self.stalls {
             std::future::pending::<()>().await;
         }
-        Ok(!self.waiting.is_empty())
+        Ok(self.at < self.all.len())
     }
 
     fn is_utf8(&self) -> bool {

@@ -98,7 +98,7 @@ impl Isolating<'_> {
                 }
                 total.rows += 1;
                 total.bytes += bytes;
-                if meter.add(bytes) {
+                if meter.add(RowsRead { rows: 1, bytes }) {
                     meter.tell().await;
                 }
             }
@@ -517,11 +517,10 @@ mod tests {
     async fn rows_that_fit_no_form_are_bad_without_asking_the_server() {
         let mut stage = Stage::set().await;
         stage.spec.named_delimiters = true;
-        let mut waiting: std::collections::VecDeque<_> =
-            [cells(&[Some("1"), Some("a")]), cells(&[Some("2"), Some("b\u{1}")])].into();
-        waiting.push_back(vec![Some(b"3".to_vec()), Some(b"\xff".to_vec())]);
+        let mut rows = vec![cells(&[Some("1"), Some("a")]), cells(&[Some("2"), Some("b\u{1}")])];
+        rows.push(vec![Some(b"3".to_vec()), Some(b"\xff".to_vec())]);
         let mut ledger = stage.ledger();
-        let (parts, found, _) = stage.sift(&mut ledger, Rows::new(waiting, false)).await.expect("sifted");
+        let (parts, found, _) = stage.sift(&mut ledger, Rows::new(rows, false)).await.expect("sifted");
         assert_eq!((parts[0].rows_sent, keys(&found), ledger.begun().trials), (1, vec![2, 3], 1));
         assert_eq!(found[1].column, "na`me");
     }

@@ -2,11 +2,11 @@
 //! separator, so whatever would make another cut is refused here.
 //!
 //! With delimiters of one byte, a row is copied as it lies in its packet and the separators are written over the
-//! lengths between the cells; then the written row is searched once, as a whole. Cells are looked at one by one only to
-//! name the culprit.
+//! lengths between the cells; then what was written is searched once, as a whole, for a row or for many of them
+//! ([`CsvEncoder::join`]). Cells are looked at one by one only to name the culprit.
 
 use memchr::memchr2;
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 use starlift_common::job::Delimiter;
 use starlift_common::row::Row;
 
@@ -17,8 +17,8 @@ const NULL_MARK: &[u8] = b"\\N";
 
 /// Bytes that are searched at a time: as many lanes as the compiler likes.
 const BLOCK: usize = 32;
-/// Fills the last block of a row. [`Delimiter`] takes no byte from here on.
-const PADDING: u8 = 0x80;
+/// Bytes that a copy of fixed size may write beyond what it is for.
+const COPY_EXCESS: usize = 64;
 
 /// Writes rows between two delimiters.
 pub(crate) struct CsvEncoder {
@@ -50,6 +50,43 @@ impl CsvEncoder {
         Self { column: column.to_vec(), row: row.to_vec(), search, is_utf8 }
     }
 
+    /// Whether rows can be joined first and verified later.
+    pub(crate) fn can_join(&self) -> bool {
+        matches!(self.search, Search::Bytes(..))
+    }
+
+    /// Appends the row without looking at it; [`CsvEncoder::verify`] must find nothing before it is used.
+    #[inline]
+    pub(crate) fn join(&self, row: &Row<'_>, joined: &mut Joined, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.reserve(row.packet().len() + row.width() + 1 + COPY_EXCESS);
+        joined.nulls += join(row, self.column[0], out);
+        joined.has_blank |= out.len() == start;
+        out.push(self.row[0]);
+        joined.rows += 1;
+        joined.cells += row.width();
+    }
+
+    /// Whether the server reads back what was joined, all of `written`. If not, one of the rows is at fault, and
+    /// [`CsvEncoder::encode`] tells which.
+    pub(crate) fn verify(&self, written: &[u8], joined: &Joined) -> bool {
+        let Search::Bytes(column, delimiter) = self.search else { return false };
+        let found = search(written, column, delimiter);
+        let null_marks = || {
+            let is_end = |at: Option<usize>| {
+                at.and_then(|at| written.get(at)).is_none_or(|byte| *byte == column || *byte == delimiter)
+            };
+            let is_field = |at: &usize| is_end(at.checked_sub(1)) && is_end(Some(at + NULL_MARK.len()));
+            memmem::find_iter(written, NULL_MARK).filter(is_field).count()
+        };
+        let trims_ends = delimiter == b'\n';
+        !joined.has_blank
+            && found.delimiters == joined.cells
+            && (found.backslashes == joined.nulls || null_marks() == joined.nulls)
+            && !(trims_ends && memmem::find(written, b"\r\n").is_some())
+            && (self.is_utf8 || std::str::from_utf8(written).is_ok())
+    }
+
     /// After an error `out` may hold a part of the row.
     pub(crate) fn encode(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
@@ -72,14 +109,15 @@ impl CsvEncoder {
     ) -> Result<(), EncodeError> {
         let start = out.len();
         // A NULL grows by one byte.
-        out.reserve(row.packet().len() + row.width() + 1 + BLOCK);
-        join(row, column, out);
+        out.reserve(row.packet().len() + row.width() + 1 + COPY_EXCESS);
+        let nulls = join(row, column, out);
         if out.len() == start {
             return Err(blank_line());
         }
         out.push(delimiter);
-        let found = search(out, start, column, delimiter);
-        if found.delimiters != row.width() || (found.backslash && row.cells().any(is_null_mark)) {
+        let found = search(&out[start..], column, delimiter);
+        let may_have_mark = found.backslashes != nulls;
+        if found.delimiters != row.width() || (may_have_mark && row.cells().any(is_null_mark)) {
             return Err(first_collision(row, column, delimiter));
         }
         self.refuse_trimmed_end(row)
@@ -145,57 +183,101 @@ impl CsvEncoder {
     }
 }
 
-/// Appends the cells, `separator` between them. Stretches of short cells are copied in one go, since each is one byte
-/// from the next; most rows are a single stretch.
-fn join(row: &Row<'_>, separator: u8, out: &mut Vec<u8>) {
+/// What was joined since it was last verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Joined {
+    pub(crate) rows: u64,
+    cells: usize,
+    nulls: usize,
+    /// A row without a byte, which the server would skip.
+    has_blank: bool,
+}
+
+/// Appends the cells, `separator` between them, and returns how many are NULL. Stretches of short cells are copied in one
+/// go, since each is one byte from the next; most rows are a single stretch.
+#[inline]
+fn join(row: &Row<'_>, separator: u8, out: &mut Vec<u8>) -> usize {
     let mut rest = row.spans();
+    let mut nulls = 0;
     while let Some(first) = rest.first() {
         let length = 1 + rest.windows(2).take_while(|pair| pair[0].is_one_before(pair[1])).count();
         let (stretch, after) = rest.split_at(length);
         match (first.range(), stretch[length - 1].range()) {
             (Some(first), Some(last)) => {
                 let at = out.len();
-                out.extend_from_slice(&row.packet()[first.start..last.end]);
+                append(out, &row.packet()[first.start..last.end]);
                 let written = &mut out[at..];
                 for span in &stretch[..length - 1] {
                     written[span.end() - first.start] = separator;
                 }
             }
-            _ => out.extend_from_slice(NULL_MARK),
+            _ => {
+                out.extend_from_slice(NULL_MARK);
+                nulls += 1;
+            }
         }
         if !after.is_empty() {
             out.push(separator);
         }
         rest = after;
     }
+    nulls
 }
 
-/// What a written row holds.
+/// Appends a stretch. Most are a few dozen bytes, for which two copies of fixed size cost less than a call that first looks
+/// at the length.
+#[inline]
+fn append(out: &mut Vec<u8>, stretch: &[u8]) {
+    if !append_halves::<16>(out, stretch) && !append_halves::<32>(out, stretch) {
+        out.extend_from_slice(stretch);
+    }
+}
+
+/// Appends a stretch of one to two halves: its beginning and its end, which overlap where it is shorter than both.
+#[inline]
+fn append_halves<const HALF: usize>(out: &mut Vec<u8>, stretch: &[u8]) -> bool {
+    let (Some(head), Some(tail)) = (stretch.first_chunk::<HALF>(), stretch.last_chunk::<HALF>()) else {
+        return false;
+    };
+    if stretch.len() > 2 * HALF {
+        return false;
+    }
+    let end = out.len() + stretch.len();
+    out.extend_from_slice(head);
+    out.extend_from_slice(tail);
+    out[end - HALF..end].copy_from_slice(tail);
+    out.truncate(end);
+    true
+}
+
+/// What written rows hold.
 struct Found {
     /// Bytes that are one of the two delimiters.
     delimiters: usize,
-    backslash: bool,
+    backslashes: usize,
 }
 
-/// Searches what was written from `start` on. Blocks of one size, padded at the end, become vector instructions.
-fn search(out: &mut Vec<u8>, start: usize, column: u8, delimiter: u8) -> Found {
-    let end = out.len();
-    out.extend_from_slice(&[PADDING; BLOCK]);
-    let (blocks, _) = out[start..].as_chunks::<BLOCK>();
-    let mut found = Found { delimiters: 0, backslash: false };
+/// Counts. Blocks of one size become vector instructions; so few are taken together that a lane of bytes can count them.
+fn search(written: &[u8], column: u8, delimiter: u8) -> Found {
+    let (blocks, rest) = written.as_chunks::<BLOCK>();
+    let mut found = Found { delimiters: 0, backslashes: 0 };
+    let is_delimiter = |byte: &u8| u8::from(*byte == column) | u8::from(*byte == delimiter);
     for blocks in blocks.chunks(usize::from(u8::MAX)) {
         let mut delimiters = [0u8; BLOCK];
-        let mut backslashes = [false; BLOCK];
+        let mut backslashes = [0u8; BLOCK];
         for block in blocks {
             for (lane, byte) in block.iter().enumerate() {
-                delimiters[lane] += u8::from(*byte == column) | u8::from(*byte == delimiter);
-                backslashes[lane] |= *byte == b'\\';
+                delimiters[lane] += is_delimiter(byte);
+                backslashes[lane] += u8::from(*byte == b'\\');
             }
         }
         found.delimiters += delimiters.iter().map(|count| usize::from(*count)).sum::<usize>();
-        found.backslash |= backslashes.contains(&true);
+        found.backslashes += backslashes.iter().map(|count| usize::from(*count)).sum::<usize>();
     }
-    out.truncate(end);
+    for byte in rest {
+        found.delimiters += usize::from(is_delimiter(byte));
+        found.backslashes += usize::from(*byte == b'\\');
+    }
     found
 }
 

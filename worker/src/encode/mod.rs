@@ -14,6 +14,8 @@ use csv::CsvEncoder;
 use json::JsonEncoder;
 use ladder::Form;
 
+pub(crate) use csv::Joined;
+
 /// Why a row cannot be written in the chosen form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EncodeError {
@@ -83,6 +85,15 @@ impl Encoder {
             out.truncate(start);
         }
         result
+    }
+
+    /// The encoder by which rows can be joined first and verified together.
+    #[inline]
+    pub(crate) fn joining(&self) -> Option<&CsvEncoder> {
+        match self {
+            Self::Csv(csv) if csv.can_join() => Some(csv),
+            Self::Csv(_) | Self::Json(_) => None,
+        }
     }
 
     pub(crate) fn open(&self) -> &'static [u8] {

@@ -21,6 +21,7 @@ use tokio_util::either::Either;
 use super::login::{Account, LoginError, log_in};
 use super::packets::{Malformed, PacketBuffer};
 use super::tls;
+use crate::source::Mark;
 
 /// utf8mb4_general_ci, of every server since MySQL 5.5.3.
 const COLLATION: u8 = 45;
@@ -129,6 +130,20 @@ impl Connection {
         self.packets.next()
     }
 
+    /// Rows begin. From here on the reader may go back to a [`Self::mark`] as long as it has not called [`Self::receive`].
+    pub(super) fn hold_splits(&mut self) {
+        self.packets.hold_splits();
+    }
+
+    #[inline]
+    pub(super) fn mark(&self) -> Mark {
+        self.packets.mark()
+    }
+
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        self.packets.rewind(mark);
+    }
+
     /// Valid until the next call of [`Self::receive`].
     #[inline]
     pub(super) fn packet(&self, range: Range<usize>) -> &[u8] {
@@ -138,6 +153,7 @@ impl Connection {
     /// Waits for more of the answer, if no whole packet is there. May be dropped and called again: nothing is lost.
     pub(super) async fn receive(&mut self) -> Result<(), Error> {
         if self.packets.holds_packet() {
+            self.packets.admit_split();
             return Ok(());
         }
         match self.packets.receive(&mut self.stream).await? {

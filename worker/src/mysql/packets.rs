@@ -7,6 +7,8 @@ use std::ops::Range;
 use starlift_common::row::CellSpan;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::source::Mark;
+
 /// Room of a buffer.
 pub(crate) const BUFFER_BYTES: usize = 256 << 10;
 /// A packet that finds no room makes the buffer as large as itself and one [`BUFFER_BYTES`]. So much is kept for good.
@@ -45,11 +47,51 @@ pub(crate) struct PacketBuffer {
     sequence: u8,
     /// How often it was read of late without needing all this room.
     unneeded_reads: u32,
+    splits: Splits,
+}
+
+/// When packets that came in several pieces are put together, after which nobody can go back before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Splits {
+    /// As soon as they are there.
+    Joined,
+    /// Not before [`PacketBuffer::admit_split`].
+    Held,
+    Admitted,
 }
 
 impl PacketBuffer {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; BUFFER_BYTES], start: 0, end: 0, sequence: 0, unneeded_reads: 0 }
+        Self {
+            bytes: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            sequence: 0,
+            unneeded_reads: 0,
+            splits: Splits::Joined,
+        }
+    }
+
+    /// From here on [`Self::next`] stops ahead of a packet in several pieces.
+    pub(crate) fn hold_splits(&mut self) {
+        self.splits = Splits::Held;
+    }
+
+    /// Lets the next packet pass if it is one of several pieces.
+    pub(crate) fn admit_split(&mut self) {
+        let is_split = head(&self.bytes[self.start..self.end]).is_some_and(|(length, _)| length == SPLIT);
+        if is_split && self.splits == Splits::Held {
+            self.splits = Splits::Admitted;
+        }
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { at: self.start, sequence: self.sequence }
+    }
+
+    /// To a mark of this buffer since the last [`Self::receive`] and the last packet in several pieces.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        (self.start, self.sequence) = (mark.at, mark.sequence);
     }
 
     /// The next packet, sent or received, is the first of an exchange.
@@ -98,6 +140,9 @@ impl PacketBuffer {
     /// A packet in several pieces, put together in place once the last one is there.
     #[cold]
     fn join(&mut self) -> Result<Option<Range<usize>>, Malformed> {
+        if self.splits == Splits::Held {
+            return Ok(None);
+        }
         let (mut at, mut sequence, mut total) = (self.start, self.sequence, 0);
         loop {
             let Some((length, got)) = head(&self.bytes[at..self.end]) else { return Ok(None) };
@@ -123,6 +168,9 @@ impl PacketBuffer {
             piece += HEAD + length;
         }
         (self.start, self.sequence) = (at, sequence);
+        if self.splits == Splits::Admitted {
+            self.splits = Splits::Held;
+        }
         Ok(Some(from..to))
     }
 
@@ -360,5 +408,29 @@ mod tests {
                 prop_assert!(row.cells().flatten().map(<[u8]>::len).sum::<usize>() <= packet.len());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_may_go_back_but_never_before_a_packet_in_pieces() {
+        let payloads = [b"a".to_vec(), vec![b'x'; SPLIT + 3], b"b".to_vec()];
+        let bytes = framed(&payloads);
+        let mut buffer = PacketBuffer::new();
+        buffer.hold_splits();
+        let mut rest = bytes.as_slice();
+        while buffer.receive(&mut rest).await.expect("memory") > 0 {}
+        let start = buffer.mark();
+        for _ in 0..2 {
+            let first = buffer.next().expect("whole").expect("there");
+            assert_eq!(buffer.payload(first), b"a");
+            assert_eq!(buffer.next(), Ok(None), "held, so that going back stays possible");
+            buffer.rewind(start);
+        }
+        assert!(buffer.next().expect("whole").is_some());
+        assert!(buffer.holds_packet());
+        buffer.admit_split();
+        let split = buffer.next().expect("whole").expect("admitted");
+        assert_eq!(buffer.payload(split), payloads[1]);
+        let last = buffer.next().expect("whole").expect("there");
+        assert_eq!(buffer.payload(last), b"b");
     }
 }

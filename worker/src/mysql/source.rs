@@ -21,7 +21,7 @@ use tracing::{Instrument, debug};
 use super::connection::{self, Connection};
 use super::login::{Account, LoginError};
 use super::packets::{Malformed, cut_row};
-use crate::source::{ReadError, RowSource};
+use crate::source::{Mark, ReadError, RowSource};
 
 /// How long the killing of an abandoned statement may take.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,6 +84,7 @@ impl MysqlSource {
             let message = format!("{} columns came back where {width} were selected", columns.len());
             return Err(source.statement.unreadable(message, FailureClass::Permanent));
         }
+        source.connection.hold_splits();
         source.is_utf8 = datasource.kind == DatasourceKind::Mysql && columns.iter().all(is_utf8);
         Ok(source)
     }
@@ -109,6 +110,17 @@ impl RowSource for MysqlSource {
             Ok(()) => Ok(Some(Row::new(packet, &self.cells))),
             Err(malformed) => Err(self.statement.broken(malformed)),
         }
+    }
+
+    #[inline]
+    fn mark(&self) -> Mark {
+        self.connection.mark()
+    }
+
+    fn rewind(&mut self, mark: Mark) {
+        self.connection.rewind(mark);
+        // The end, where it was met, is met again.
+        self.is_over = false;
     }
 
     async fn fill(&mut self) -> Result<bool, ReadError> {
