@@ -200,8 +200,12 @@ impl Stage {
         command.args(["--datasources", "datasources.toml"]).current_dir(self.dir.path());
         let coordinator = Server::start(&format!("coordinator-{name}"), &mut command, self.dir.path())?;
         let url = format!("http://{grpc}");
-        let mut admin =
-            coordinator.patiently(async || Ok(AdminServiceClient::connect(url.clone()).await?)).await?;
+        let leading = async || {
+            let mut admin = AdminServiceClient::connect(url.clone()).await?;
+            admin.list_jobs(pb::ListJobsRequest {}).await?;
+            Ok(admin)
+        };
+        let mut admin = coordinator.patiently(leading).await?;
         submit_all(&mut admin, args).await?;
 
         let crowd = Crowd::hire(&url, args.workers, work)?;

@@ -11,7 +11,7 @@ use starlift_coordinator::state::Resolution;
 use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_proto as pb;
 use starlift_worker as worker;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -156,10 +156,27 @@ pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
     Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
 }
 
+/// Connections that may wait to be accepted: after a change of leader all workers come at once. The system may allow fewer.
+const BACKLOG: u32 = 4096;
+
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address");
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // An earlier process's connections may linger on this port.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Binds before anything else is set up, so that a taken port is told at once. An address that other hosts can reach
 /// is refused unless `insecure` asks for it: nothing protects the ports yet.
 async fn listen(address: &str, insecure: bool) -> Result<TcpListener, Vec<Problem>> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+    let listener = bind(address).await.map_err(|error| {
         let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
         one(problem.hint("choose a free address with --grpc or --http"))
     })?;
