@@ -71,7 +71,9 @@ impl Cutter {
     /// must be [pushed](Cutter::push): after [`Cutter::settle`].
     #[inline]
     pub(crate) fn join(&mut self, row: &Row<'_>) -> bool {
-        let Some(encoder) = self.encoder.joining() else { return false };
+        if !self.encoder.can_join() {
+            return false;
+        }
         let (bytes, length) = (&mut self.segment.bytes, row.packet().len());
         // As NULL, a cell is a byte longer than in its packet.
         let longest = length + 2 * row.width() + 1;
@@ -81,8 +83,7 @@ impl Cutter {
         if is_full || rows >= self.limits.rows || batch > self.limits.bytes {
             return false;
         }
-        encoder.join(row, &mut self.joined, bytes);
-        true
+        self.encoder.join(row, &mut self.joined, bytes)
     }
 
     /// Looks at the rows that were joined. Where the server would read one of them otherwise, all are taken out again, and
@@ -90,8 +91,7 @@ impl Cutter {
     pub(crate) fn settle(&mut self) -> Result<(), u64> {
         let joined = mem::take(&mut self.joined);
         let written = &self.segment.bytes[self.joined_at..];
-        let holds = joined.rows == 0
-            || self.encoder.joining().is_some_and(|encoder| encoder.verify(written, &joined));
+        let holds = joined.rows == 0 || self.encoder.verify(written, &joined);
         if !holds {
             self.segment.bytes.truncate(self.joined_at);
             return Err(joined.rows);

@@ -87,13 +87,27 @@ impl Encoder {
         result
     }
 
-    /// The encoder by which rows can be joined first and verified together.
+    /// Whether rows can be joined first and verified together.
     #[inline]
-    pub(crate) fn joining(&self) -> Option<&CsvEncoder> {
-        match self {
-            Self::Csv(csv) if csv.can_join() => Some(csv),
-            Self::Csv(_) | Self::Json(_) => None,
+    pub(crate) fn can_join(&self) -> bool {
+        matches!(&self.writer, Writer::Csv(csv) if csv.can_join()) && self.hex.is_empty()
+    }
+
+    /// Appends a row that [`Encoder::verify`] looks at later, together with others. False, and nothing is appended, where
+    /// [`Encoder::encode`] has something to say of it.
+    #[inline]
+    pub(crate) fn join(&self, row: &Row<'_>, joined: &mut Joined, out: &mut Vec<u8>) -> bool {
+        let Writer::Csv(csv) = &self.writer else { return false };
+        if check::check(&self.checks, row).is_err() {
+            return false;
         }
+        csv.join(row, joined, out);
+        true
+    }
+
+    /// Whether the server reads back what was joined, all of `written`.
+    pub(crate) fn verify(&self, written: &[u8], joined: &Joined) -> bool {
+        matches!(&self.writer, Writer::Csv(csv) if csv.verify(written, joined))
     }
 
     pub(crate) fn open(&self) -> &'static [u8] {
