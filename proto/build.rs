@@ -18,6 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "BadRow",
         "Problem",
         "Progress",
+        "CheckReply",
+        "Checker",
+        "CheckedPlan",
+        "Finding",
     ] {
         config = config.type_attribute(
             format!("starlift.v1.{message}"),

@@ -9,6 +9,12 @@ use crate::mariadb::MariaDb;
 use crate::process::free_address;
 use crate::standin::Standin;
 
+/// A place in the job, and what stands there instead.
+type Change<'a> = (&'a str, Value);
+
+/// A row of the table of invalid inputs: data sources, changes to the job, exit code, what is said.
+type Row<'a> = (u32, &'a [String], Vec<Change<'a>>, i32, &'a [&'a str]);
+
 /// A source with three rows, a target with one, which must survive every failed job.
 struct Place {
     source: MariaDb,
@@ -17,7 +23,7 @@ struct Place {
 
 impl Place {
     async fn start() -> Self {
-        let flags = ["--backend-death-notice-ms", "0"];
+        let flags = ["--backend-death-notice-ms", "0", "--account", "reader:r3ad:SELECT"];
         let (source, target) = (MariaDb::start().await, Standin::start(&flags).await);
         source.run(&["CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20))"]).await;
         source.run(&["INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)"]).await;
@@ -26,6 +32,8 @@ impl Place {
                 "CREATE DATABASE dw",
                 "CREATE TABLE dw.t (id INT NOT NULL, name VARCHAR(80) NULL) DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 1",
                 "INSERT INTO dw.t VALUES (99, 'kept')",
+                "CREATE TABLE dw.p (id INT NOT NULL, name VARCHAR(80) NULL) PRIMARY KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 1",
+                "CREATE TABLE dw.s (id INT NOT NULL, name VARCHAR(3) NULL) DUPLICATE KEY(id) DISTRIBUTED BY HASH(id) BUCKETS 1",
             ])
             .await;
         Self { source, target }
@@ -37,6 +45,12 @@ impl Place {
 
     /// The job with one JSON value replaced, run with these data sources.
     async fn run(&self, datasources: &[String], pointer: &str, value: Value) -> Outcome {
+        let changes = if pointer.is_empty() { vec![] } else { vec![(pointer, value)] };
+        self.run_changed(datasources, &changes).await
+    }
+
+    /// The same with any number of values replaced.
+    async fn run_changed(&self, datasources: &[String], changes: &[Change<'_>]) -> Outcome {
         let mut script = job(
             "mysql",
             json!({ "datasource": "source", "table": "t", "column": ["id", "name"], "splitPk": "id" }),
@@ -44,8 +58,8 @@ impl Place {
                     "preSql": ["truncate table @table"] }),
             json!({ "speed": { "concurrent": 2 } }),
         );
-        if !pointer.is_empty() {
-            *script.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} in the job")) = value;
+        for (pointer, value) in changes {
+            *script.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} in the job")) = value.clone();
         }
         let dir = workspace(datasources);
         run(dir.path(), &script, &[]).await
@@ -85,6 +99,125 @@ async fn wrong_names_are_told_with_place_and_nearest_name() {
         let outcome = place.run(&place.datasources(), &pointer, value).await;
         Place::assert_refused(&outcome, 2, fragments);
     }
+    place.assert_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_catalogues_know_is_told_before_anything_is_changed() {
+    let place = Place::start().await;
+    let (reader, writer) = ("/steps/0/parameter/column", "/steps/1/parameter/column");
+    let (table, of_target) = ("/steps/1/parameter/table", "/steps/0/parameter");
+    let same = json!({ "datasource": "target", "table": "t", "column": ["id", "name"] });
+    let ids = || json!(["id"]);
+    let names = || json!(["name"]);
+    let without_insert = place
+        .target
+        .datasource("target", "dw")
+        .replace("username = \"root\"", "username = \"reader\"")
+        .replace(crate::standin::PASSWORD, "r3ad");
+    let sources = place.datasources();
+    let restricted = vec![sources[0].clone(), without_insert];
+    // The number is that of the job script's table of invalid inputs.
+    let cases: [Row<'_>; 8] = [
+        (
+            18,
+            &sources,
+            vec![(reader, ids()), (writer, json!(["*"]))],
+            2,
+            &["column counts differ: the reader has 1 (id), the writer 2 (id, name)", "they map by position"],
+        ),
+        (
+            20,
+            &sources,
+            vec![(writer, json!(["id", "naem"]))],
+            2,
+            &["no column \\\"naem\\\" in dw.t", "did you mean `name`?"],
+        ),
+        (
+            21,
+            &sources,
+            vec![(reader, names()), (writer, names())],
+            2,
+            &["column \\\"id\\\" is NOT NULL without default and not written"],
+        ),
+        (
+            22,
+            &sources,
+            vec![(table, json!("p")), (reader, names()), (writer, names())],
+            2,
+            &["primary key column \\\"id\\\" must be written"],
+        ),
+        (
+            24,
+            &sources,
+            vec![("/steps/0/parameter/splitPk", json!("uid"))],
+            2,
+            &["splitPk \\\"uid\\\" is not a column of"],
+        ),
+        (
+            48,
+            &sources,
+            vec![("/steps/1/parameter/loadProps", json!({ "partial_update": "true" }))],
+            2,
+            &["partial_update needs a primary key table; dw.t is none"],
+        ),
+        (
+            70,
+            &sources,
+            vec![("/steps/0/stepType", json!("starrocks")), (of_target, same)],
+            2,
+            &["reader and writer use the same table dw.t; preSql would empty it"],
+        ),
+        (72, &restricted, vec![], 3, &["user reader has no INSERT on dw.t", "GRANT INSERT ON TABLE"]),
+    ];
+    for (number, datasources, changes, code, fragments) in cases {
+        eprintln!("row {number}");
+        let outcome = place.run_changed(datasources, &changes).await;
+        Place::assert_refused(&outcome, code, fragments);
+        place.assert_untouched().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_shows_only_while_the_job_runs_is_told_with_its_facts() {
+    let place = Place::start().await;
+    let pre_sql = "/steps/1/parameter/preSql";
+    let load_props = "/steps/1/parameter/loadProps";
+    // The number is that of the job script's table of invalid inputs.
+    let cases: [(u32, Vec<Change<'_>>, &[&str]); 2] = [
+        (
+            71,
+            vec![(pre_sql, json!(["truncate table dw.nowhere"]))],
+            &["preSql[0] failed: ", "nowhere", "nothing was loaded"],
+        ),
+        (
+            74,
+            vec![(pre_sql, json!([])), (load_props, json!({ "column_separator": "a" }))],
+            &["DELIMITER_IN_VALUE", "the value of column name holds a delimiter"],
+        ),
+    ];
+    for (number, changes, fragments) in cases {
+        eprintln!("row {number}");
+        let outcome = place.run_changed(&place.datasources(), &changes).await;
+        Place::assert_refused(&outcome, 1, fragments);
+        place.assert_untouched().await;
+    }
+    place.source.run(&["UPDATE t SET name = 'xxxxx' WHERE id = 2"]).await;
+    let narrow = [(pre_sql, json!([])), ("/steps/1/parameter/table", json!("s"))];
+    let outcome = place.run_changed(&place.datasources(), &narrow).await;
+    Place::assert_refused(
+        &outcome,
+        1,
+        // Row 75: first rows of the log, row count, label, strategy.
+        &[
+            "ROWS_REFUSED",
+            "prepare of sl_",
+            "1 of ",
+            "too many filtered rows",
+            "xxxxx",
+            "strategyOnError exit is in force",
+        ],
+    );
     place.assert_untouched().await;
 }
 

@@ -127,12 +127,28 @@ impl Cluster {
     }
 
     pub(crate) fn add_worker(&mut self, slots: u32, flags: &[&str]) {
+        self.start_worker(slots, "datasources.toml", flags);
+    }
+
+    /// A worker with a data source file of its own.
+    pub(crate) fn add_worker_with(&mut self, slots: u32, datasources: &str) {
+        self.start_worker(slots, datasources, &[]);
+    }
+
+    /// A worker whose metrics stand at `http`.
+    pub(crate) fn add_worker_at(&mut self, slots: u32, http: &str) {
+        self.start_worker_at(slots, http, "datasources.toml", &[]);
+    }
+
+    fn start_worker(&mut self, slots: u32, datasources: &str, flags: &[&str]) {
+        self.start_worker_at(slots, &free_address().to_string(), datasources, flags);
+    }
+
+    fn start_worker_at(&mut self, slots: u32, http: &str, datasources: &str, flags: &[&str]) {
         let name = format!("worker-{}", self.workers.len() + 1);
         let mut command = starlift(self.dir.path());
         command.args(["worker", "--coordinator", &self.url(), "--slots", &slots.to_string()]);
-        command
-            .args(["--http", &free_address().to_string(), "--datasources", "datasources.toml"])
-            .args(flags);
+        command.args(["--http", http, "--datasources", datasources]).args(flags);
         self.workers.push(Process::start(&name, &mut command, self.dir.path()));
     }
 

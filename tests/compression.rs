@@ -67,7 +67,7 @@ async fn a_server_that_does_not_unpack_gets_the_rows_as_they_are() {
                           "status": "OK", "message": "" });
     for (fault, format, words) in [
         (unknown, "csv", "unknown data format, format=lz4"),
-        (ignored, "json", "of 7 packed rows the server counted 0"),
+        (ignored, "json", "of 7 rows sent the server counted 0"),
     ] {
         target.fault(fault).await;
         let script = orders_job(

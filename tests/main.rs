@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod chaos;
+mod check;
 mod cluster;
 mod commands;
 mod commit_job;
+mod complaints;
 mod compression;
 mod coordinators;
 mod datax;
@@ -26,4 +28,5 @@ mod source;
 mod standin;
 mod steer;
 mod text;
+mod throttle;
 mod types;

@@ -116,7 +116,7 @@ fn server_command(dir: &Path, host: &str, port: u16) -> Command {
     let statements = format!(
         "CREATE DATABASE IF NOT EXISTS {DATABASE};\n\
          CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n\
-         GRANT ALL ON *.* TO {USER}@'%';\n"
+         GRANT ALL ON *.* TO {USER}@'%' WITH GRANT OPTION;\n"
     );
     std::fs::write(&init, statements).expect("the test's directory is writable");
     let server = ["/usr/sbin/mariadbd", "/usr/sbin/mysqld"].into_iter().find(|path| Path::new(path).exists());

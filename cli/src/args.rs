@@ -111,6 +111,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  starlift convert datax.json --datasources-out datasources.toml > orders.json"
     )]
     Convert(ConvertArgs),
+    /// Try everything a job needs: logins, grants, every FE and BE, one row, columns and types; changes nothing
+    #[command(after_help = "Example:\n  starlift check orders.json --from-workers")]
+    Check(CheckArgs),
 }
 
 /// A job file and what goes into it.
@@ -394,6 +397,22 @@ pub(crate) struct ConvertArgs {
     /// Accept comments and trailing commas in the DataX job
     #[arg(long, env = "STARLIFT_LENIENT")]
     pub lenient: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub job: JobFile,
+    /// Try from the coordinator and from every worker it hears of, each with its own data sources, instead of from here
+    #[arg(long, env = "STARLIFT_FROM_WORKERS")]
+    pub from_workers: bool,
+    /// How long workers are waited for, e.g. 45s
+    #[arg(long, env = "STARLIFT_WAIT", default_value = "45s", value_parser = duration)]
+    pub wait: Duration,
+    #[command(flatten)]
+    pub datasources: DatasourcesFile,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

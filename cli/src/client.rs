@@ -109,6 +109,13 @@ impl Client {
         self.call(request, async |mut admin, request| admin.drain_worker(request).await).await
     }
 
+    /// Waits for every worker, but no longer than `wait`.
+    pub(crate) async fn check(&mut self, script: String, wait: Duration) -> Result<pb::CheckReply, Problem> {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = pb::CheckRequest { script, wait_ms };
+        self.call(request, async |mut admin, request| admin.check(request).await).await
+    }
+
     /// Follows a job to its final state and answers its report; `show` sees every status on the way. Goes on over a
     /// coordinator that is away for less than a minute.
     pub(crate) async fn follow(
@@ -253,6 +260,10 @@ fn explain(status: &Status) -> Problem {
             Code::InvalidScript
         }
         GrpcCode::Unavailable | GrpcCode::Unknown | GrpcCode::Cancelled => Code::NoCoordinator,
+        GrpcCode::Unimplemented => {
+            let problem = Problem::new(Code::Unsupported, "the coordinator is too old to know this command");
+            return problem.hint("bring all coordinators to the version of this command line");
+        }
         _ => Code::Internal,
     };
     Problem::new(code, status.message())

@@ -17,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::args::{
-    ClientArgs, Command, CoordinatorArgs, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs, SubmitArgs,
-    WorkerArgs,
+    CheckArgs, ClientArgs, Command, CoordinatorArgs, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs,
+    SubmitArgs, WorkerArgs,
 };
 use crate::client::Client;
 use crate::files::Job;
 use crate::offline::Journal;
 use crate::output::Home;
 use crate::progress::Progress;
-use crate::{convert, files, output, run};
+use crate::{checked, convert, files, output, run};
 
 /// How often a watched job is shown anew.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,6 +41,8 @@ pub(crate) enum End {
     Done,
     /// A job ended, well or badly; its report was printed.
     Job(Box<pb::FinalReport>),
+    /// A check found something to be mended; it was printed. By whom, says the first problem.
+    Unfit(Code),
     /// Ctrl-C; what was done is kept.
     Interrupted,
 }
@@ -66,10 +68,12 @@ pub(crate) async fn execute(command: Command) -> u8 {
         Command::Resolve(args) => resolve(args).await,
         Command::Plan(args) => plan(args).await,
         Command::Convert(args) => convert::convert(&args),
+        Command::Check(args) => check(args).await,
     };
     match result {
         Ok(End::Done) => 0,
         Ok(End::Job(report)) => job_exit_code(&report),
+        Ok(End::Unfit(code)) => exit_code(code),
         Ok(End::Interrupted) => INTERRUPTED,
         Err(problems) => {
             output::problems(&problems, json);
@@ -100,6 +104,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Run(args) => args.output.json,
         Command::Plan(args) => args.output.json,
         Command::Submit(args) => args.client.output.json,
+        Command::Check(args) => args.client.output.json,
         Command::List(args) | Command::Workers(args) => args.output.json,
         Command::Status(args) | Command::Tasks(args) | Command::Report(args) => args.job.client.output.json,
         Command::Watch(args) | Command::Cancel(args) | Command::Pause(args) | Command::Resume(args) => {
@@ -216,7 +221,7 @@ pub(crate) fn stopped_by_signal() -> CancellationToken {
 }
 
 async fn submit(args: SubmitArgs) -> Outcome {
-    let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?;
+    let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?.unless_dry()?;
     output::warnings(&job.parsed.warnings);
     let mut client = Client::connect(&args.client.coordinator.urls).await.map_err(one)?;
     let request = pb::SubmitRequest {
@@ -399,6 +404,24 @@ pub(crate) async fn show_plan(job: Job, datasources: &Datasources, json: bool) -
     let document = output::PlanDocument { parameters: job.parameters, ..output::PlanDocument::from(&plan) };
     show(&document, json, output::plan);
     Ok(End::Done)
+}
+
+async fn check(args: CheckArgs) -> Outcome {
+    let json = args.client.output.json;
+    let schedule = files::schedule(&args.job.times, unix_time());
+    let reply = if args.from_workers {
+        let job = files::read_script(&args.job, schedule)?;
+        connect(&args.client).await?.check(job.script, args.wait).await.map_err(one)?
+    } else {
+        let (job, datasources) =
+            files::read_job_and_datasources(&args.job, schedule, &args.datasources.path)?;
+        Box::pin(coordinator::check_job(&job.parsed.spec, job.parsed.warnings, &datasources)).await
+    };
+    show(&reply, json, |reply| checked::text(reply, checked::wants_colours()));
+    Ok(match &reply.error {
+        None => End::Done,
+        Some(error) => End::Unfit(Code::from_name(&error.code)),
+    })
 }
 
 async fn connect(args: &ClientArgs) -> Result<Client, Vec<Problem>> {

@@ -43,8 +43,14 @@ pub(crate) fn read_script(file: &JobFile, schedule: Schedule) -> Result<Job, Vec
     if script::is_datax(&text) {
         script::parse(&text)?;
     }
-    let job = prepare(file, &text, schedule)?;
-    Ok(Job { parsed: job.parsed.to_run()?, ..job })
+    prepare(file, &text, schedule)
+}
+
+impl Job {
+    /// The same, unless the job says that it is not to be run.
+    pub(crate) fn unless_dry(self) -> Result<Self, Vec<Problem>> {
+        Ok(Self { parsed: self.parsed.to_run()?, ..self })
+    }
 }
 
 /// A job to be planned or run here, with the data sources that it names.

@@ -2,6 +2,7 @@
 //! output ([`output`]) and an exit code. Decides nothing about jobs.
 
 mod args;
+mod checked;
 mod client;
 mod commands;
 mod convert;

@@ -93,7 +93,7 @@ fn problem_list(problems: &[Problem]) -> String {
 }
 
 /// `error[CODE]: what`, then where, then what to do.
-fn push_problem(text: &mut String, problem: &pb::Problem) {
+pub(crate) fn push_problem(text: &mut String, problem: &pb::Problem) {
     line(text, format_args!("error[{}]: {}", problem.code, problem.message));
     if !problem.place.is_empty() {
         line(text, format_args!("  at: {}", problem.place));
@@ -103,7 +103,7 @@ fn push_problem(text: &mut String, problem: &pb::Problem) {
     }
 }
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+pub(crate) fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     text.write_fmt(line).expect("writing to a string cannot fail");
     text.push('\n');
 }
@@ -475,7 +475,7 @@ pub(crate) fn workers(workers: &[pb::WorkerStatus]) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(ToString::to_string).collect()];
     lines.extend(rows);
     let width =

@@ -3,6 +3,7 @@
 //!
 //! Opens no socket, reads no clock, and depends on neither half. Start with [`job`] and [`task`].
 
+pub mod check;
 pub mod datasource;
 pub mod ids;
 pub mod job;

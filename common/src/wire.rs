@@ -16,6 +16,10 @@ use crate::task::{
     TaskRange,
 };
 
+mod check;
+
+pub use check::{check_order, check_report, check_scope, findings};
+
 /// A message that no correct peer sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {field} {problem}")]

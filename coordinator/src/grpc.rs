@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use starlift_common::datasource::Datasources;
 use starlift_common::ids::{InvalidJobId, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::script::Parsed;
@@ -16,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use crate::check::{Checks, NotChecked};
 use crate::clock::Now;
 use crate::driver::{Handle, Stopped};
 use crate::leader::{Desk, NotLeading};
 use crate::report;
 use crate::state::{Answer, Event, Resolution, State, Ticket, WorkerInfo};
+use crate::throttle::Buckets;
 
 /// Longest wait for work that a worker may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -41,12 +44,20 @@ const LEADER: &str = "starlift-leader";
 #[derive(Clone)]
 pub(crate) struct Services {
     desk: Desk,
+    checks: Checks,
+    buckets: Buckets,
+    datasources: Arc<Datasources>,
     shutdown: CancellationToken,
 }
 
 impl Services {
-    pub(crate) fn new(desk: Desk, shutdown: CancellationToken) -> Self {
-        Self { desk, shutdown }
+    pub(crate) fn new(
+        desk: Desk,
+        checks: Checks,
+        datasources: Arc<Datasources>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { desk, checks, buckets: Buckets::default(), datasources, shutdown }
     }
 
     fn handle(&self) -> Result<Handle, Status> {
@@ -77,8 +88,12 @@ impl WorkerService for Services {
     ) -> Result<Response<pb::AcquireReply>, Status> {
         let request = request.into_inner();
         let worker = worker_info(request.worker)?;
-        let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
-        let (free_slots, until) = (request.free_slots, self.handle()?.deadline(wait));
+        let handle = self.handle()?;
+        let checks = self.checks.orders_for(&worker.id, handle.deadline(Duration::ZERO));
+        // What is to be checked does not wait for work.
+        let wait =
+            if checks.is_empty() { Duration::from_millis(request.wait_ms.into()) } else { Duration::ZERO };
+        let (free_slots, until) = (request.free_slots, handle.deadline(wait.min(LONGEST_WAIT)));
         let ask = self.ask(|ticket| Event::Acquire { ticket, worker, free_slots, until });
         let answer = tokio::select! {
             answer = ask => answer?,
@@ -87,7 +102,7 @@ impl WorkerService for Services {
         match answer {
             Answer::Granted { grants, drain } => {
                 let grants = grants.iter().map(Into::into).collect();
-                Ok(Response::new(pb::AcquireReply { grants, drain }))
+                Ok(Response::new(pb::AcquireReply { grants, drain, checks }))
             }
             other => Err(unexpected(&other)),
         }
@@ -105,10 +120,11 @@ impl WorkerService for Services {
             .map(wire::attempt_progress)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| malformed(&error))?;
+        let checks = self.checks.orders_for(&worker.id, self.handle()?.deadline(Duration::ZERO));
         match self.ask(|ticket| Event::Heartbeat { ticket, worker, tasks }).await? {
             Answer::Orders { orders, drain } => {
                 let orders = orders.into_iter().map(order).collect();
-                Ok(Response::new(pb::HeartbeatReply { orders, drain }))
+                Ok(Response::new(pb::HeartbeatReply { orders, drain, checks }))
             }
             other => Err(unexpected(&other)),
         }
@@ -120,6 +136,29 @@ impl WorkerService for Services {
             Answer::Reported(accepted) => Ok(Response::new(pb::ReportReply { accepted })),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn spend(&self, request: Request<pb::SpendRequest>) -> Result<Response<pb::SpendReply>, Status> {
+        let pb::SpendRequest { worker_id, job_id, tasks } = request.into_inner();
+        let (job, worker, handle) = (job_id_of(&job_id)?, WorkerId(worker_id.into()), self.handle()?);
+        let now = || Duration::from_millis(handle.deadline(Duration::ZERO).0);
+        if let Some(slice) = self.buckets.take(job, worker.clone(), tasks, now()) {
+            return Ok(Response::new(spend_reply(slice)));
+        }
+        let limit = self.read(move |state, _| state.job(job).and_then(|job| job.plan()?.bytes_per_second));
+        let limit = limit.await?.ok_or_else(|| Status::not_found("the job has no speed limit"))?;
+        self.buckets.add(job, limit, now());
+        let slice = self.buckets.take(job, worker, tasks, now());
+        slice.map(|slice| Response::new(spend_reply(slice))).ok_or_else(|| Status::aborted("ask again"))
+    }
+
+    async fn report_check(
+        &self,
+        request: Request<pb::ReportCheckRequest>,
+    ) -> Result<Response<pb::ReportCheckReply>, Status> {
+        self.handle()?;
+        self.checks.answered(request.into_inner());
+        Ok(Response::new(pb::ReportCheckReply {}))
     }
 }
 
@@ -268,6 +307,17 @@ impl AdminService for Services {
         let found = workers.into_iter().find(|worker| *worker.worker_id == *id.0);
         found.map(Response::new).ok_or_else(|| Status::not_found("the worker has left"))
     }
+
+    async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckReply>, Status> {
+        let pb::CheckRequest { script, wait_ms } = request.into_inner();
+        let (wait, handle) = (Duration::from_millis(wait_ms.into()), self.handle()?);
+        let checked = Box::pin(self.checks.run(&script, wait, &handle, &self.datasources));
+        match self.shutdown.run_until_cancelled(checked).await {
+            Some(Ok(reply)) => Ok(Response::new(reply)),
+            Some(Err(NotChecked::Refused(problem))) => Err(refused(&problem)),
+            Some(Err(NotChecked::Stopped)) | None => Err(self.not_leading()),
+        }
+    }
 }
 
 impl Services {
@@ -349,6 +399,11 @@ fn order(order: crate::state::TaskOrder) -> pb::TaskOrder {
         order: verdict.into(),
         bytes_per_second: order.bytes_per_second.unwrap_or_default(),
     }
+}
+
+fn spend_reply(slice: crate::throttle::Slice) -> pb::SpendReply {
+    let wait_us = u64::try_from(slice.wait.as_micros()).unwrap_or(u64::MAX);
+    pb::SpendReply { bytes: slice.bytes, wait_us }
 }
 
 fn stored_length(script: &str) -> usize {

@@ -1,22 +1,25 @@
-//! The HTTP port: health, metrics and the REST views, all of them looks at the state. JSON has the field names of the
-//! wire. Errors are `{code, message, hint, pointer}`.
+//! The HTTP port: health, metrics and the REST views, all of them looks at the state, and the check of a job. JSON has the
+//! field names of the wire. Errors are `{code, message, hint, pointer}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Problem};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::CoordinatorError;
+use crate::check::{Checks, NotChecked};
 use crate::clock::Now;
 use crate::driver::Stopped;
 use crate::leader::{Desk, NotLeading};
@@ -27,23 +30,33 @@ use crate::state::State;
 /// Most tasks in one answer, and how many come when the caller names no limit.
 const LARGEST_PAGE: u32 = 1000;
 
+/// What the handlers look at.
+#[derive(Clone)]
+pub(crate) struct Views {
+    pub(crate) desk: Desk,
+    pub(crate) checks: Checks,
+    pub(crate) datasources: Arc<Datasources>,
+}
+
 /// Serves until `stop`; without a listener it only waits.
 pub(crate) async fn serve(
     listener: Option<TcpListener>,
-    desk: Desk,
+    views: Views,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
     let Some(listener) = listener else {
         stop.cancelled().await;
         return Ok(());
     };
-    axum::serve(listener, router(desk))
+    axum::serve(listener, router(views))
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
         .map_err(CoordinatorError::Http)
 }
 
-fn router(desk: Desk) -> Router {
+fn router(views: Views) -> Router {
+    let desk = views.desk.clone();
+    let check = Router::new().route("/api/v1/check", post(check)).with_state(views);
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -57,6 +70,7 @@ fn router(desk: Desk) -> Router {
             Refusal::new(StatusCode::NOT_FOUND, Problem::new(Code::InvalidSettings, "no such address"))
         })
         .with_state(desk)
+        .merge(check)
 }
 
 /// What every handler gives: JSON, or why not.
@@ -142,9 +156,7 @@ async fn tasks(
     Path(id): Path<String>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer {
-    let Query(page) = page.map_err(|rejection| {
-        Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::InvalidSettings, rejection.body_text()))
-    })?;
+    let Query(page) = page.map_err(malformed)?;
     let id = parse(&id)?;
     let limit = page.limit.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
     let reply = read(&desk, move |state, now| report::tasks(state, id, page.offset, limit, now)).await?;
@@ -165,10 +177,37 @@ async fn workers(Shared(desk): Shared<Desk>) -> Answer {
     Ok(Json(json!({ "workers": workers })))
 }
 
+#[derive(Deserialize)]
+struct Patience {
+    /// 0: the usual time.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Checks the script in the body, from here and from every worker.
+async fn check(
+    Shared(views): Shared<Views>,
+    patience: Result<Query<Patience>, QueryRejection>,
+    script: String,
+) -> Answer {
+    let Query(Patience { wait_ms }) = patience.map_err(malformed)?;
+    let (wait, handle) = (Duration::from_millis(wait_ms), views.desk.handle()?);
+    let checked = Box::pin(views.checks.run(&script, wait, &handle, &views.datasources)).await;
+    checked.map(|reply| Json(json!(reply))).map_err(|why| match why {
+        NotChecked::Refused(problem) => Refusal::new(StatusCode::BAD_REQUEST, problem),
+        NotChecked::Stopped => views.desk.not_leading().into(),
+    })
+}
+
 fn parse(text: &str) -> Result<JobId, Refusal> {
     text.parse().map_err(|error: starlift_common::ids::InvalidJobId| {
         Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::UnknownJob, error.to_string()))
     })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to `map_err`")]
+fn malformed(rejection: QueryRejection) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::InvalidSettings, rejection.body_text()))
 }
 
 fn unknown(id: JobId) -> Refusal {

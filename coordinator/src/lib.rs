@@ -3,6 +3,7 @@
 //! Read [`state`] for the rules, `driver.rs` for the loop that obeys them, [`plan`] for how a job is cut, [`store`] for
 //! what survives a restart, `leader.rs` for which of several coordinators acts. Reads and loads no row itself: workers do.
 
+mod check;
 pub mod clock;
 pub mod columns;
 pub mod commit;
@@ -29,9 +30,11 @@ pub mod store;
 pub mod sweep;
 #[cfg(test)]
 mod testing;
+mod throttle;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use starlift_common::datasource::Datasources;
@@ -47,9 +50,11 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tracing::{error, info};
 
+pub use check::check_job;
 pub use config::{Config, EtcdLocation, InvalidState, StateLocation};
 pub use plan::Plan;
 
+use check::Checks;
 use driver::Clock;
 use election::{Alone, Ballot};
 use leader::{Desk, Office};
@@ -101,6 +106,7 @@ pub async fn run(
 ) -> Result<(), CoordinatorError> {
     let advertise = config.advertise.unwrap_or_else(|| format!("http://{}", address(&grpc)));
     let (role, desk) = Desk::new();
+    let (checks, datasources) = (Checks::default(), Arc::clone(&config.datasources));
     let office = Office {
         rules: Rules { lease: config.lease, attempts: config.attempts.max(1), late_begin: Rules::LATE_BEGIN },
         datasources: config.datasources,
@@ -127,8 +133,12 @@ pub async fn run(
     };
     let serving = async {
         tokio::try_join!(
-            serve_grpc(grpc, desk.clone(), stop.clone()),
-            http::serve(http, desk.clone(), stop.clone())
+            serve_grpc(grpc, desk.clone(), checks.clone(), Arc::clone(&datasources), stop.clone()),
+            http::serve(
+                http,
+                http::Views { desk, checks, datasources: Arc::clone(&datasources) },
+                stop.clone()
+            )
         )
     };
     let result = tokio::try_join!(leading, within_grace(serving, &stop));
@@ -160,9 +170,11 @@ fn address(listener: &TcpListener) -> String {
 async fn serve_grpc(
     listener: TcpListener,
     desk: Desk,
+    checks: Checks,
+    datasources: Arc<Datasources>,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let services = grpc::Services::new(desk.clone(), stop.clone());
+    let services = grpc::Services::new(desk.clone(), checks, datasources, stop.clone());
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let reporting = report_health(health_reporter, desk);
     let worker = WorkerServiceServer::new(services.clone())
@@ -254,8 +266,6 @@ pub async fn create_table(spec: &JobSpec, datasources: &Datasources) -> Result<S
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use starlift_proto as pb;
     use starlift_proto::admin_service_client::AdminServiceClient;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,13 +3,14 @@
 //! answers mean is decided in [`crate::plan`].
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row, Value};
+use mysql_async::{Conn, Row};
 use starlift_common::datasource::Datasource;
 use starlift_common::job::SourceKind;
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{table_name, text_literal};
 use starlift_remote::mysql::{SessionSettings, connect, explain};
+use starlift_remote::rows::{Named, texts};
 use tracing::{debug, warn};
 
 use crate::columns::{Column, Kind, mysql_bytes, mysql_kind, starrocks_bytes, starrocks_kind};
@@ -62,41 +63,6 @@ impl<'a> Asker<'a> {
     async fn close(self) {
         // Everything is known; the server drops the connection in any case.
         let _ = self.conn.disconnect().await;
-    }
-}
-
-/// A row whose columns are asked for by name, without regard to case.
-struct Named(Vec<(String, Option<String>)>);
-
-impl Named {
-    fn new(row: Row) -> Self {
-        let names: Vec<String> =
-            row.columns_ref().iter().map(|column| column.name_str().to_lowercase()).collect();
-        Self(names.into_iter().zip(texts(row)).collect())
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(column, _)| column == name).and_then(|(_, value)| value.as_deref())
-    }
-
-    fn text(&self, name: &str) -> &str {
-        self.get(name).unwrap_or_default()
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.get(name)?.trim().parse().ok()
-    }
-}
-
-fn texts(row: Row) -> Vec<Option<String>> {
-    row.unwrap().into_iter().map(text).collect()
-}
-
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::NULL => None,
-        Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        other => Some(other.as_sql(true).trim_matches('\'').to_owned()),
     }
 }
 

@@ -212,6 +212,7 @@ impl State {
             Event::Acquire { ticket, worker, free_slots, until } => {
                 self.acquire(ticket, worker, free_slots, until, round);
             }
+            Event::Recall => self.recall(round),
             Event::Gone { ticket } => self.askers.remove(ticket),
             Event::Heartbeat { ticket, worker, tasks } => self.heartbeat(ticket, worker, &tasks, round),
             Event::Report { ticket, attempt, outcome } => self.report(ticket, attempt, outcome, round),

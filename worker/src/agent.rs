@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status as RpcStatus;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use crate::budget::Purses;
+use crate::check::Checks;
 use crate::config::Config;
 use crate::control::Control;
 use crate::coordinators::Coordinators;
@@ -96,6 +98,8 @@ pub(crate) struct Agent {
     /// When the call that runs, or the last one, was sent.
     heartbeat_sent_at: Instant,
     heartbeat_pace: Pace,
+    checks: Checks,
+    purses: Purses,
     /// Set once the worker is leaving: when tasks that still run are given back.
     drain_ends: Option<Instant>,
 }
@@ -103,6 +107,8 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(config: Config, http: String, coordinators: Coordinators, tools: Arc<Tools>) -> Self {
         let at_once = Pace { due: now(), failures: 0 };
+        let checks = Checks::new(Arc::clone(&config.datasources), coordinators.clone());
+        let purses = Purses::new(coordinators.clone(), config.worker_id.to_string(), now);
         Self {
             config,
             http,
@@ -115,6 +121,8 @@ impl Agent {
             heartbeat: None,
             heartbeat_sent_at: at_once.due,
             heartbeat_pace: at_once,
+            checks,
+            purses,
             drain_ends: None,
         }
     }
@@ -197,6 +205,7 @@ impl Agent {
         let pause = if reply.grants.is_empty() { ACQUIRE_PAUSE } else { Duration::ZERO };
         self.acquire_pace.answered(now() + pause);
         self.set_ready(true);
+        self.checks.start(&self.config.worker_id.to_string(), reply.checks);
         for grant in reply.grants {
             match Grant::try_from(grant) {
                 Ok(grant) => self.start(grant),
@@ -211,7 +220,9 @@ impl Agent {
 
     fn start(&mut self, grant: Grant) {
         let attempt = grant.attempt;
-        let control = Arc::new(Control::new(grant.bytes_per_second));
+        let mut control = Control::new(grant.bytes_per_second);
+        control.purse = grant.bytes_per_second.map(|_share| self.purses.of(attempt.task.job));
+        let control = Arc::new(control);
         let now = now();
         let running =
             Running { control: Arc::clone(&control), lease: grant.lease, lease_ends: now + grant.lease };
@@ -256,6 +267,7 @@ impl Agent {
         if !granted_meanwhile {
             self.heartbeat_pace.answered(sent_at + self.shortest_lease() / HEARTBEATS_PER_LEASE);
         }
+        self.checks.start(&self.config.worker_id.to_string(), reply.checks);
         for order in reply.orders {
             self.obey(&order, sent_at);
         }

@@ -1,10 +1,13 @@
 //! What the agent and a running task share: orders one way, progress the other. No channel between them is waited for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use starlift_common::task::{LabelsBegun, Progress};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::budget::Purse;
 
 /// One task's orders and progress.
 pub(crate) struct Control {
@@ -13,8 +16,10 @@ pub(crate) struct Control {
     /// The worker is leaving: roll back and hand the task to another.
     pub give_back: CancellationToken,
     pub progress: ProgressCell,
+    /// Where reading is paid for in a job with a speed limit.
+    pub purse: Option<Arc<Purse>>,
     confirmed: watch::Sender<bool>,
-    /// 0 = no limit.
+    /// The task's own share of the limit; 0 = no limit.
     bytes_per_second: AtomicU64,
 }
 
@@ -24,6 +29,7 @@ impl Control {
             stop: CancellationToken::new(),
             give_back: CancellationToken::new(),
             progress: ProgressCell::default(),
+            purse: None,
             confirmed: watch::Sender::new(false),
             bytes_per_second: AtomicU64::default(),
         };

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use starlift_proto::worker_service_client::WorkerServiceClient;
 use starlift_proto::{
-    AcquireReply, AcquireRequest, HeartbeatReply, HeartbeatRequest, ReportReply, ReportRequest,
+    AcquireReply, AcquireRequest, HeartbeatReply, HeartbeatRequest, ReportCheckReply, ReportCheckRequest,
+    ReportReply, ReportRequest, SpendReply, SpendRequest,
 };
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A silent peer is noticed after twice this time.
@@ -84,6 +85,22 @@ impl Coordinators {
         self.call(patience, request, async |mut client, request| client.report(request).await).await
     }
 
+    pub(crate) async fn spend(
+        &self,
+        request: SpendRequest,
+        patience: Duration,
+    ) -> Result<SpendReply, Status> {
+        self.call(patience, request, async |mut client, request| client.spend(request).await).await
+    }
+
+    pub(crate) async fn report_check(
+        &self,
+        request: ReportCheckRequest,
+        patience: Duration,
+    ) -> Result<ReportCheckReply, Status> {
+        self.call(patience, request, async |mut client, request| client.report_check(request).await).await
+    }
+
     /// Asks the present coordinator, and the leader that it names instead of an answer.
     async fn call<Q, A, F>(&self, patience: Duration, message: Q, call: F) -> Result<A, Status>
     where
@@ -103,6 +120,10 @@ impl Coordinators {
                 () = self.moved_from(&address) => Err(Status::unavailable("another coordinator is asked now")),
             };
             let Err(status) = answer else { return answer };
+            if matches!(status.code(), Code::Unimplemented | Code::NotFound) {
+                // It is there and has said all that it has to say; another one would not know better.
+                return Err(status);
+            }
             let was_named = self.move_on(&address, leader_named_by(&status));
             if !was_named || redirects == REDIRECTS_MOST {
                 return Err(status);

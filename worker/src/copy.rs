@@ -14,19 +14,20 @@ use starlift_common::task::{BadRow, LabelsBegun, Outcome, Prepared};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::Client;
 use starlift_remote::starrocks::clients::Clients;
+use starlift_remote::starrocks::headers::{LoadHeaders, TxnTimes};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, Cutter, KeptRows, Piece};
+use crate::budget::Paid;
 use crate::compress;
 use crate::control::Control;
 use crate::dirty::{DirtyRows, DirtySettings};
 use crate::encode::ladder::{Form, Rung};
 use crate::encode::{EncodeError, Encoder};
 use crate::failure::Failure;
-use crate::headers::{LoadHeaders, TxnTimes};
 use crate::http::Status;
 use crate::load::{Ledger, Loaded, Loader};
 use crate::mysql::source::MysqlSource;
@@ -548,9 +549,14 @@ impl<'a> Meter<'a> {
 
     /// Tells progress; waits while reading is ahead of its speed limit.
     pub(crate) async fn tell(&mut self) {
-        let now = (self.tools.clock)();
-        let wait = self.speed.charge(self.waiting.bytes, self.control.speed(), now);
+        let bytes = self.waiting.bytes;
         self.flush();
+        if let Some(purse) = &self.control.purse
+            && purse.pay(bytes).await == Paid::ByBudget
+        {
+            return;
+        }
+        let wait = self.speed.charge(bytes, self.control.speed(), (self.tools.clock)());
         if !wait.is_zero() {
             sleep(wait).await;
         }

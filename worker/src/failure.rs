@@ -203,8 +203,13 @@ fn call_problem(call: &str, label: &Label, error: &CallError, log: &str, target:
         error.answer().is_some_and(|answer| answer.text().to_ascii_lowercase().contains("filtered rows"));
     if refused_rows {
         problem.code = Code::RowsRefused;
-        problem.hint =
-            "mend the rows or the target's types; loadProps max_filter_ratio lets a share of them go".into();
+        problem.hint = "mend the rows or the target's types; strategyOnError exit is in force, batchDirtyData leaves bad \
+                        rows out one by one, loadProps max_filter_ratio lets a share of them go"
+            .into();
+        if let Some(answer) = error.answer().filter(|answer| answer.total_rows > 0) {
+            let (filtered, total) = (answer.filtered_rows, answer.total_rows);
+            problem.message = format!("{} ({filtered} of {total} rows)", problem.message);
+        }
     }
     if error.answer().is_some_and(|answer| answer.is_not_implemented()) {
         problem.code = Code::Unsupported;

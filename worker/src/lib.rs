@@ -7,6 +7,8 @@
 
 mod agent;
 mod batch;
+mod budget;
+mod check;
 mod compress;
 mod config;
 mod control;
@@ -15,7 +17,6 @@ mod copy;
 mod dirty;
 mod encode;
 mod failure;
-mod headers;
 mod http;
 mod isolate;
 mod load;

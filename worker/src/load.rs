@@ -13,6 +13,7 @@ use starlift_common::job::LoadSpec;
 use starlift_common::label::Label;
 use starlift_common::task::{AttemptKey, LabelsBegun, PreparedPart, RowsApart};
 use starlift_remote::starrocks::client::{Begun, CallError, Client, TxnTarget};
+use starlift_remote::starrocks::headers::{LoadHeaders, TxnTimes};
 use starlift_remote::starrocks::outcome::{Answer, TxnState};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -22,7 +23,6 @@ use crate::batch::{BatchSize, Piece};
 use crate::compress;
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::headers::{LoadHeaders, TxnTimes};
 use crate::metrics::Metrics;
 use crate::segment::Segment;
 

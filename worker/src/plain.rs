@@ -13,6 +13,7 @@ use starlift_common::problem::{Code, Problem};
 use starlift_common::task::{LabelsBegun, Outcome, Prepared, PreparedPart};
 use starlift_common::wire::Grant;
 use starlift_remote::starrocks::client::{CallError, Client, TxnTarget};
+use starlift_remote::starrocks::headers::{LoadHeaders, TxnTimes};
 use starlift_remote::starrocks::outcome::{Answer, TxnState};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -25,7 +26,6 @@ use crate::copy::{End, Reader, RowsRead, SEGMENTS_WAITING, Tools, failed, key_co
 use crate::encode::ladder::{Form, Rung};
 use crate::encode::{EncodeError, Encoder};
 use crate::failure::Failure;
-use crate::headers::{LoadHeaders, TxnTimes};
 use crate::load::{Frame, body, call_failed, lost_reader};
 use crate::segment::{SEGMENT_BYTES, Segment};
 use crate::source::RowSource;

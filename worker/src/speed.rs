@@ -1,4 +1,5 @@
-//! A task's share of its job's speed limit: a token bucket over cell bytes. Pure; time is an argument.
+//! A task's own share of its job's speed limit, for as long as the coordinator gives out no slices (`budget.rs`): a token
+//! bucket over cell bytes. Pure; time is an argument.
 
 use std::time::Duration;
 

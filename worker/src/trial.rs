@@ -386,6 +386,7 @@ mod tests {
     use starlift_common::task::{AttemptKey, BadRow};
     use starlift_remote::starrocks::client::Client;
     use starlift_remote::starrocks::clients::Clients;
+    use starlift_remote::starrocks::headers::{LoadHeaders, TxnTimes};
 
     use super::*;
     use crate::batch::BatchLimits;
@@ -394,7 +395,6 @@ mod tests {
     use crate::dirty::DirtySettings;
     use crate::encode::Encoder;
     use crate::encode::testing::cells;
-    use crate::headers::{LoadHeaders, TxnTimes};
     use crate::http::Status;
     use crate::metrics::Metrics;
     use crate::testing::{FakeStarrocks, Rows, load_spec};

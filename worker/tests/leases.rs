@@ -57,7 +57,7 @@ impl WorkerService for Coordinator {
         if grants.is_empty() {
             std::future::pending::<()>().await;
         }
-        Ok(Response::new(pb::AcquireReply { grants, drain: false }))
+        Ok(Response::new(pb::AcquireReply { grants, ..Default::default() }))
     }
 
     async fn heartbeat(
@@ -79,7 +79,9 @@ impl WorkerService for Coordinator {
         self.0.heard.notify_waiters();
         match mood {
             Mood::Silent => Err(Status::unavailable("not today")),
-            Mood::Renew | Mood::Stop => Ok(Response::new(pb::HeartbeatReply { orders, drain: false })),
+            Mood::Renew | Mood::Stop => {
+                Ok(Response::new(pb::HeartbeatReply { orders, ..Default::default() }))
+            }
         }
     }
 
@@ -93,6 +95,17 @@ impl WorkerService for Coordinator {
             return Err(Status::unavailable("lost"));
         }
         Ok(Response::new(pb::ReportReply { accepted: true }))
+    }
+
+    async fn spend(&self, _: Request<pb::SpendRequest>) -> Result<Response<pb::SpendReply>, Status> {
+        Err(Status::not_found("no job here has a speed limit"))
+    }
+
+    async fn report_check(
+        &self,
+        _: Request<pb::ReportCheckRequest>,
+    ) -> Result<Response<pb::ReportCheckReply>, Status> {
+        Ok(Response::new(pb::ReportCheckReply {}))
     }
 }
 

@@ -118,11 +118,6 @@ fn integers(names: &[&str]) -> Vec<Column> {
     names.iter().map(|name| column(name, BIGINT)).collect()
 }
 
-/// CSV into one column, with delimiters that the job did not name.
-pub(crate) fn load() -> LoadSpec {
-    assemble(&spec(), &source(selected(&["id"])), &target(integers(&["id"]))).expect("a plan").load
-}
-
 fn problems(result: Result<Plan, Vec<Problem>>) -> Vec<Problem> {
     result.expect_err("a fault was expected")
 }

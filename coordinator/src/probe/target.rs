@@ -1,9 +1,6 @@
 //! Asks the target: columns, keys, settings, and by a transaction that is rolled back at once whether loading works.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::HeaderMap;
 use starlift_common::datasource::{Datasource, Datasources};
 use starlift_common::ids::JobId;
 use starlift_common::job::{JobSpec, SourceKind};
@@ -11,19 +8,15 @@ use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{table_name, text_literal};
 use starlift_common::retry::FailureClass;
+use starlift_remote::check::Right;
 use starlift_remote::starrocks::client::{CallError, Client, TxnTarget};
+use starlift_remote::starrocks::headers::{self, TxnTimes};
+use starlift_remote::trial;
 use tracing::warn;
 
 use super::{Asker, catalogue, database_of, refine_starrocks};
 use crate::plan::server::{ServerFacts, Version};
 use crate::plan::{Model, TargetFacts};
-
-/// How long the check's transaction may live if its rollback gets lost, in seconds.
-const CHECK_TIMEOUT_S: u32 = 60;
-/// How long a call of a check that carries rows may take.
-pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(CHECK_TIMEOUT_S as u64);
-/// How often the check is begun when its answer gets lost.
-pub(super) const CHECK_TRIES: u32 = 3;
 
 /// Asks the target, and tries whether a load could begin. All faults found are told.
 pub(crate) async fn target(
@@ -41,13 +34,14 @@ pub(crate) async fn target(
 
     let described = describe_target(datasource, &database, spec, place).await;
     // Without the table a trial would only repeat that it is missing.
+    let refused = |error: &CallError| refused_begin(error, datasource, &database, &wanted.table);
     let tried = match &described {
         Err(problem) if problem.code == Code::UnknownTable => Ok(Tried::default()),
         Ok(facts) if facts.is_missing => match try_begin(&client, &database, spec, job).await {
-            Err(problem) if problem.code == Code::UnknownTable => Ok(Tried::default()),
-            tried => tried,
+            Err(error) if refused(&error).code == Code::UnknownTable => Ok(Tried::default()),
+            tried => tried.map_err(|error| refused(&error)),
         },
-        _ => try_begin(&client, &database, spec, job).await,
+        _ => try_begin(&client, &database, spec, job).await.map_err(|error| refused(&error)),
     };
     let (mut facts, tried) = match (described, tried) {
         (Ok(facts), Ok(tried)) => (facts, tried),
@@ -155,13 +149,13 @@ struct Tried {
 /// Begins a transaction and rolls it back: proves that the load URLs answer, that the login works there, that the
 /// account may insert, and that a BE is alive and reachable from here. A server without transactions is only asked
 /// which BE would take a load: a load without rows would leave a failed one in its history.
-async fn try_begin(client: &Client, database: &str, spec: &JobSpec, job: JobId) -> Result<Tried, Problem> {
+async fn try_begin(client: &Client, database: &str, spec: &JobSpec, job: JobId) -> Result<Tried, CallError> {
     let mut tries = 1;
     loop {
         match begin_and_roll_back(client, database, spec, job).await {
             Ok(()) => return Ok(Tried::default()),
             // Whatever was begun under the lost answer was rolled back; the next try has another label.
-            Err(error) if error.is_unknown() && tries < CHECK_TRIES => tries += 1,
+            Err(error) if error.is_unknown() && tries < trial::TRIES => tries += 1,
             Err(error) if error.class() == FailureClass::Distress => {
                 let warning = Some(format!("the target is under pressure already: {error}"));
                 return Ok(Tried { warning, not_implemented: false });
@@ -169,11 +163,10 @@ async fn try_begin(client: &Client, database: &str, spec: &JobSpec, job: JobId) 
             Err(CallError::Refused { answer, .. }) if answer.is_not_implemented() => {
                 let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
                 let target = TxnTarget { database, table: &spec.target.table, label: &label };
-                let chosen = client.choose_backend(target, &HeaderMap::new()).await;
-                chosen.map_err(|error| refused_begin(&error))?;
+                client.choose_backend(target, &HeaderMap::new()).await?;
                 return Ok(Tried { not_implemented: true, warning: None });
             }
-            Err(error) => return Err(refused_begin(&error)),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -186,7 +179,9 @@ async fn begin_and_roll_back(
 ) -> Result<(), CallError> {
     let label = Label::probe(&spec.target.label_prefix, job, fastrand::u32(..));
     let target = TxnTarget { database, table: &spec.target.table, label: &label };
-    let headers = begin_headers(&spec.target.load.headers);
+    // A warehouse whose name no header can hold is refused when the job's own headers are made.
+    let headers = headers::begin(TxnTimes::brief(trial::TIMEOUT_S), &spec.target.load.headers);
+    let headers = headers.unwrap_or_default();
     let begun = client.begin(target, &headers).await.map(|_begun| ());
     if begun.as_ref().err().is_none_or(CallError::is_unknown)
         && let Err(error) = client.rollback(database, &spec.target.table, &label).await
@@ -196,22 +191,15 @@ async fn begin_and_roll_back(
     begun
 }
 
-/// Of a transaction that lives no longer than its check; `job`: the headers that the job asks for.
-pub(super) fn begin_headers(job: &BTreeMap<String, String>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static("timeout"), HeaderValue::from(CHECK_TIMEOUT_S));
-    if let Some(Ok(value)) = job.get("warehouse").map(|name| HeaderValue::from_str(name)) {
-        headers.insert(HeaderName::from_static("warehouse"), value);
-    }
-    headers
-}
-
 /// A refusal of the check is the server's, not the job's: it is mended outside unless the words say otherwise.
-fn refused_begin(error: &CallError) -> Problem {
+fn refused_begin(error: &CallError, datasource: &Datasource, database: &str, table: &str) -> Problem {
+    if let Some(words) = error.missing_right() {
+        return Right::Insert.missing(datasource, database, table, words);
+    }
     let mut problem = error.problem();
     let words = problem.message.to_ascii_lowercase();
     if problem.code == Code::LoadFailed {
-        problem.code = if words.contains("access denied") || words.contains("privilege") {
+        problem.code = if words.contains("access denied") {
             Code::NoPrivilege
         } else if words.contains("unknown table") || words.contains("unknown database") {
             Code::UnknownTable

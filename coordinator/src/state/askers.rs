@@ -100,6 +100,13 @@ impl Askers {
         }
     }
 
+    /// Takes a request out, whichever it is.
+    pub(super) fn take_first(&mut self) -> Option<Ticket> {
+        let ticket = *self.by_ticket.first_key_value()?.0;
+        self.remove(ticket);
+        Some(ticket)
+    }
+
     /// Takes a request out that has waited long enough.
     pub(super) fn take_ended(&mut self, now: Millis) -> Option<Ticket> {
         let ticket = self.by_end.first().filter(|(until, _)| *until <= now)?.1;

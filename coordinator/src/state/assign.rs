@@ -98,6 +98,13 @@ impl State {
         }
     }
 
+    /// Answers all requests for work as if their wait was over.
+    pub(super) fn recall(&mut self, round: &mut Round) {
+        while let Some(ticket) = self.askers.take_first() {
+            round.answer(ticket, Answer::Granted { grants: Vec::new(), drain: false });
+        }
+    }
+
     /// The worker takes no further tasks: answers its requests for work.
     pub(super) fn send_away(&mut self, worker: &WorkerId, round: &mut Round) {
         for ticket in self.askers.take_of(worker) {

@@ -78,6 +78,8 @@ pub enum Event {
         free_slots: u32,
         until: Millis,
     },
+    /// Whoever waits for work is to call again: something else goes out with the answer.
+    Recall,
     /// Nobody waits for the answer any more.
     Gone {
         ticket: Ticket,

@@ -25,6 +25,9 @@ use crate::report::Report;
 /// Between failed attempts of a task.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
 
+/// Bytes per second below which a task is not worth its connections.
+const TASK_SPEED_LEAST: u64 = 64 << 10;
+
 /// After the server asked for less load.
 const DISTRESS: Backoff = Backoff { first: Duration::from_secs(2), most: Duration::from_secs(60) };
 
@@ -518,7 +521,7 @@ impl Job {
     }
 
     fn take_plan(&mut self, plan: Arc<Plan>) {
-        self.queue = Queue::new(plan.concurrent);
+        self.queue = Queue::new(at_once(&plan));
         self.table = Some(Table::of(&plan.load));
         self.rows_estimate = plan.rows_estimate();
         self.plan = Some(plan);
@@ -621,7 +624,8 @@ impl Job {
         })
     }
 
-    /// One running task's share of the job's speed limit.
+    /// One running task's share of the job's speed limit, to which it keeps where it gets no slice of the whole
+    /// ([`crate::throttle`]).
     pub fn speed_share(&self) -> Option<u64> {
         let limit = self.plan.as_ref()?.bytes_per_second?;
         Some((limit / self.queue.width()).max(1))
@@ -757,6 +761,12 @@ impl Job {
         }
         self.record.state = state;
     }
+}
+
+/// Tasks at once under a speed limit: rather fewer than such that crawl.
+fn at_once(plan: &Plan) -> u32 {
+    let by_speed = plan.bytes_per_second.map_or(u64::MAX, |limit| limit / TASK_SPEED_LEAST);
+    u32::try_from(by_speed).unwrap_or(u32::MAX).clamp(1, plan.concurrent.max(1))
 }
 
 /// How long a failed task waits for its next attempt; `failures` is at least 1.

@@ -81,7 +81,7 @@ pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
         pre_sql: sql("pre"),
         post_sql: sql("post"),
         concurrent: 4,
-        bytes_per_second: Some(1000),
+        bytes_per_second: Some(1_000_000_000),
         commit: CommitMode::Task,
         error_limit: ErrorLimit::default(),
         prepared_lifetime_s: PREPARED_LIFETIME_DEFAULT_S,
@@ -515,7 +515,7 @@ fn waiting_workers_share_the_tasks_and_the_cap_holds() {
     for ticket in tickets {
         let Answer::Granted { grants, .. } = &bench.answers[&ticket] else { panic!() };
         assert_eq!(grants.len(), 2, "four at once, shared evenly");
-        assert_eq!(grants[0].bytes_per_second, Some(250));
+        assert_eq!(grants[0].bytes_per_second, Some(250_000_000));
     }
     assert_eq!(bench.acquire("w3", 4), []);
 }

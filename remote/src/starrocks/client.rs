@@ -52,6 +52,15 @@ pub struct Begun {
     pub backend: Url,
 }
 
+/// Where an FE sends a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// `host:port` as the BE is registered.
+    pub registered: String,
+    /// Base URL of the BE, after the address map.
+    pub backend: Url,
+}
+
 /// Why a call did not end in an OK.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -64,7 +73,7 @@ pub enum CallError {
     /// Answered, but not by what we take for StarRocks: as good as no answer.
     #[error("unreadable answer from {host}: HTTP {status}, {body}")]
     Malformed { host: String, status: StatusCode, body: String },
-    #[error("{host} refused the login of user {user}: {message}")]
+    #[error("{host} refused user {user}: {message}")]
     Unauthorized { host: String, user: String, message: String },
     #[error("the FE redirects to {host}, which `allowed_backends` does not name")]
     NotAllowed { host: String },
@@ -87,6 +96,18 @@ impl CallError {
             Self::Refused { answer, .. } => Some(answer),
             _ => None,
         }
+    }
+
+    /// The server's words where it knows the user, who may not do this.
+    pub fn missing_right(&self) -> Option<&str> {
+        let words = match self {
+            Self::Unauthorized { message, .. } => message,
+            Self::Refused { answer, .. } => &answer.message,
+            _ => return None,
+        };
+        // "Access denied for u@h" is said of a login, "Access denied; you need ... the INSERT privilege(s)" of a right.
+        let lower = words.to_ascii_lowercase();
+        (lower.contains("privilege") && !lower.contains("access denied for")).then_some(words)
     }
 
     pub fn class(&self) -> FailureClass {
@@ -115,6 +136,9 @@ impl CallError {
             ),
             Self::NoAnswer { host, .. } | Self::Malformed { host, .. } | Self::BadRedirect { host, .. } => {
                 (Code::LoadFailed, host, String::new())
+            }
+            Self::Unauthorized { host, user, .. } if self.missing_right().is_some() => {
+                (Code::NoPrivilege, host, format!("grant user {user} INSERT on the table"))
             }
             Self::Unauthorized { host, user, .. } => (
                 Code::LoginFailed,
@@ -247,6 +271,16 @@ impl Client {
 
     /// Asks an FE which BE takes the plain load of `target`; nothing is begun by that. The BE is good for one load.
     pub async fn choose_backend(&self, target: TxnTarget<'_>, headers: &HeaderMap) -> Result<Url, CallError> {
+        Ok(self.redirect_of_load(target, headers).await?.backend)
+    }
+
+    /// As [`Client::choose_backend`], with the address under which the FE knows the BE. The FE checks login and right to
+    /// insert before it tells.
+    pub async fn redirect_of_load(
+        &self,
+        target: TxnTarget<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Redirect, CallError> {
         let path = stream_load_path(target);
         let mut last = None;
         for frontend in self.frontends_to_try() {
@@ -268,7 +302,7 @@ impl Client {
         mut url: Url,
         target: TxnTarget<'_>,
         headers: &HeaderMap,
-    ) -> Result<Url, CallError> {
+    ) -> Result<Redirect, CallError> {
         for hop in 0..MAX_HOPS {
             if !self.is_allowed(&url) {
                 return Err(CallError::NotAllowed { host: host_of(&url) });
@@ -281,10 +315,14 @@ impl Client {
                 Reply::Answer(answer) => {
                     return Err(CallError::Refused { host: host_of(&url), answer: Box::new(answer) });
                 }
-                Reply::Redirect(location) => url = self.redirect_target(&url, &location)?,
-            }
-            if !self.frontends.iter().any(|frontend| host_of(frontend) == host_of(&url)) {
-                return Ok(with_path(&url, "/"));
+                Reply::Redirect(location) => {
+                    let named = named_target(&url, &location)?;
+                    let registered = host_of(&named);
+                    url = self.mapped(named)?;
+                    if !self.frontends.iter().any(|frontend| host_of(frontend) == host_of(&url)) {
+                        return Ok(Redirect { registered, backend: with_path(&url, "/") });
+                    }
+                }
             }
         }
         Err(CallError::BadRedirect {
@@ -513,15 +551,29 @@ impl Client {
     }
 
     fn redirect_target(&self, from: &Url, location: &str) -> Result<Url, CallError> {
-        let unusable = || CallError::BadRedirect { host: host_of(from), location: location.to_owned() };
-        let mut url = from.join(location).map_err(|_| unusable())?;
-        if location.is_empty() || !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable());
+        self.mapped(named_target(from, location)?)
+    }
+
+    /// How a node that is registered as `address` (`host:port`) is reached from here, whether it is or not.
+    pub fn reachable(&self, address: &str) -> Result<Url, CallError> {
+        let unusable = |_| CallError::BadRedirect { host: address.to_owned(), location: address.to_owned() };
+        let url = self.mapped(parse_base(address).map_err(unusable)?)?;
+        if self.is_allowed(&url) { Ok(url) } else { Err(CallError::NotAllowed { host: host_of(&url) }) }
+    }
+
+    /// The FEs, after the address map.
+    pub fn frontends(&self) -> &[Url] {
+        &self.frontends
+    }
+
+    /// Whether the node speaks HTTP; asked without credentials. The path is known to FE and BE alike.
+    pub async fn speaks_http(&self, node: &Url) -> Result<(), CallError> {
+        let (url, host) = (with_path(node, "/api/health"), host_of(node));
+        match self.http.get(url).timeout(CONNECT_TIMEOUT).send().await {
+            Ok(_whatever_it_says) => Ok(()),
+            Err(source) if source.is_connect() => Err(CallError::Connect { host, redirected: false, source }),
+            Err(source) => Err(CallError::NoAnswer { host, source: Some(source) }),
         }
-        // Some relatives of StarRocks put credentials into the redirect; ours are attached by us alone.
-        url.set_username("").map_err(|()| unusable())?;
-        url.set_password(None).map_err(|()| unusable())?;
-        self.mapped(url)
     }
 
     /// The address as this network reaches it.
@@ -609,6 +661,19 @@ impl Reply {
     }
 }
 
+/// Where a redirect leads, by the name that the node gave.
+fn named_target(from: &Url, location: &str) -> Result<Url, CallError> {
+    let unusable = || CallError::BadRedirect { host: host_of(from), location: location.to_owned() };
+    let mut url = from.join(location).map_err(|_| unusable())?;
+    if location.is_empty() || !matches!(url.scheme(), "http" | "https") {
+        return Err(unusable());
+    }
+    // Some relatives of StarRocks put credentials into the redirect; ours are attached by us alone.
+    url.set_username("").map_err(|()| unusable())?;
+    url.set_password(None).map_err(|()| unusable())?;
+    Ok(url)
+}
+
 /// `http[s]://host:port`, or `host:port` for plain HTTP.
 fn parse_base(text: &str) -> Result<Url, Problem> {
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -632,7 +697,8 @@ fn stream_load_path(target: TxnTarget<'_>) -> String {
     format!("/api/{}/{}/_stream_load", encode(target.database), encode(target.table))
 }
 
-fn host_of(url: &Url) -> String {
+/// `host:port`
+pub fn host_of(url: &Url) -> String {
     let port = url.port_or_known_default().unwrap_or_default();
     format!("{}:{port}", url.host_str().unwrap_or_default())
 }
@@ -649,31 +715,8 @@ fn excerpt(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use starlift_common::datasource::{DatasourceKind, Password, SslMode};
-
     use super::*;
-
-    fn datasource() -> Datasource {
-        Datasource {
-            name: "target".into(),
-            kind: DatasourceKind::Starrocks,
-            hosts: vec!["fe1".into()],
-            port: 9030,
-            load_urls: vec!["http://fe1:8030".into(), "fe2:8030".into()],
-            database: None,
-            username: "loader".into(),
-            password: Password::Inline(Secret::new("s3cret")),
-            ssl: SslMode::Disable,
-            address_map: BTreeMap::from([("be-0:8040".into(), "10.1.2.3:18040".into())]),
-            allowed_backends: None,
-        }
-    }
-
-    fn client(datasource: &Datasource) -> Client {
-        // Another test of this process may have installed it already.
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
-        Client::new(datasource, &[]).expect("a data source with FE addresses")
-    }
+    use crate::testing::{client, datasource};
 
     fn url(text: &str) -> Url {
         Url::parse(text).expect("a URL")

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::accounts::{Account, Right};
 use crate::config::Config;
 use crate::context::{Contexts, ErrorLogs};
 use crate::faults::{Faults, Op};
@@ -157,7 +158,11 @@ impl Cluster {
     }
 
     pub(crate) fn is_user(&self, credentials: &(String, String)) -> bool {
-        credentials.0 == self.config.user && credentials.1 == self.config.password
+        self.password_of(&credentials.0).is_some_and(|password| password == credentials.1)
+    }
+
+    fn account(&self, user: &str) -> Option<&Account> {
+        self.config.accounts.iter().find(|account| account.name == user)
     }
 
     /// The frontend that leads.
@@ -227,6 +232,9 @@ impl Cluster {
             return Err(analysis(format!("Access denied for {}@{}", rpc.credentials.0, rpc.client_ip)));
         }
         let Begin { db, table, .. } = rpc.begin;
+        if !self.may(&rpc.credentials.0, Right::Insert) {
+            return Err(analysis(Right::Insert.denied(Some(table))));
+        }
         match self.store.table(db, table) {
             Ok(_) => {}
             Err(StoreError::UnknownDatabase(_)) => {
@@ -467,6 +475,17 @@ fn millis(duration: Duration) -> i64 {
 }
 
 impl ClusterView for Cluster {
+    fn password_of(&self, user: &str) -> Option<String> {
+        if user == self.config.user {
+            return Some(self.config.password.clone());
+        }
+        self.account(user).map(|account| account.password.clone())
+    }
+
+    fn may(&self, user: &str, right: Right) -> bool {
+        self.account(user).is_none_or(|account| account.may(right))
+    }
+
     fn version(&self) -> String {
         self.config.starrocks_version.clone()
     }

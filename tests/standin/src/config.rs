@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::Account;
 use crate::transactions::Limits;
 
 /// What `current_version()` says where nothing else is set.
@@ -30,6 +31,9 @@ pub struct Config {
     pub user: String,
     #[arg(long, default_value = "")]
     pub password: String,
+    /// Accounts that may do less than the one above: `name:password:RIGHT+RIGHT` of SELECT, INSERT and OPERATE.
+    #[arg(long = "account", value_delimiter = ',')]
+    pub accounts: Vec<Account>,
     /// What redirects and SHOW BACKENDS say instead of each backend's real `host:port`, in the order of the backends.
     #[arg(long = "advertise-be", value_delimiter = ',')]
     pub advertised_be: Vec<String>,
@@ -109,6 +113,7 @@ impl Default for Config {
             control: any_port(),
             user: "root".to_owned(),
             password: String::new(),
+            accounts: Vec::new(),
             advertised_be: Vec::new(),
             data_dir: None,
             init_sql_files: Vec::new(),

@@ -14,11 +14,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::accounts::Right;
 use crate::cluster::Cluster;
 use crate::faults::Op;
 use crate::faulty;
 use crate::http::{self, Answer};
 use crate::transactions::{FrontendVerdict, TxnState};
+use crate::view::ClusterView as _;
 
 /// Opens frontend `index` for business.
 pub(crate) fn serve(cluster: &Arc<Cluster>, index: usize, listener: TcpListener) {
@@ -61,12 +63,12 @@ impl Frontend {
     }
 
     fn health(&self) -> Reply {
-        let backends = crate::view::ClusterView::backends(&*self.cluster);
+        let backends = self.cluster.backends();
         let alive = backends.iter().filter(|backend| backend.alive).count();
         http::json(&json!({"status": "OK", "total_backend_num": backends.len(), "online_backend_num": alive}))
     }
 
-    /// The order of checks is the server's: user, `Expect`, names, backend.
+    /// The order of checks is the server's: user, `Expect`, names, right to insert, backend.
     async fn stream_load(&self, head: &Head, peer: SocketAddr, db: &str, table: &str) -> Answer {
         if let Err(refused) = self.authenticate(head, peer) {
             return (*refused).into();
@@ -85,6 +87,10 @@ impl Frontend {
         }
         if table.is_empty() {
             return failed("class com.starrocks.common.DdlException: No table selected.").into();
+        }
+        let user = http::basic_auth(&head.headers).map(|(user, _)| user).unwrap_or_default();
+        if !self.cluster.may(&user, Right::Insert) {
+            return unauthorized(&Right::Insert.denied(Some(table))).into();
         }
         match self.cluster.next_backend() {
             Some(backend) => self.redirect_to_backend(head, backend).await,
@@ -269,10 +275,7 @@ impl Frontend {
             Some(credentials) if self.cluster.is_user(&credentials) => return Ok(()),
             Some((user, _)) => format!("Access denied for {user}@{}", peer.ip()),
         };
-        let body = json!({"status": "FAILED", "code": "1", "msg": message, "message": message});
-        let mut reply = http::json_with(StatusCode::UNAUTHORIZED, &body);
-        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
-        Err(Box::new(reply))
+        Err(Box::new(unauthorized(&message)))
     }
 
     /// `None` on the leader itself.
@@ -300,6 +303,14 @@ impl Frontend {
         };
         faulty::run(&self.cluster, Op::FeRedirect, &label, transaction_shape, perform).await
     }
+}
+
+/// Login and rights are refused alike; only the words differ.
+fn unauthorized(message: &str) -> Reply {
+    let body = json!({"status": "FAILED", "code": "1", "msg": message, "message": message});
+    let mut reply = http::json_with(StatusCode::UNAUTHORIZED, &body);
+    reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"\""));
+    reply
 }
 
 fn redirect_reply(location: &str) -> Reply {

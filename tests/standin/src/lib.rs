@@ -2,6 +2,7 @@
 //! transaction state machine, and a store whose rows appear atomically. It never shares code with the product.
 //! Start reading at `cluster.rs` (what the nodes share), then `fe.rs` and `be.rs` (what a client meets).
 
+pub mod accounts;
 mod be;
 mod catalog;
 mod civil;

@@ -1,6 +1,8 @@
 //! What the MySQL port may ask of, and change at, the rest of the server. It never carries table data: that is the
 //! store's. Implemented by `cluster.rs`.
 
+use crate::accounts::Right;
+
 /// One frontend, as `SHOW FRONTENDS` tells it.
 #[derive(Debug, Clone)]
 pub struct FrontendView {
@@ -50,6 +52,10 @@ pub struct TxnView {
 
 /// The cluster as SQL sees it.
 pub trait ClusterView: Send + Sync + 'static {
+    /// `None`: there is no such account.
+    fn password_of(&self, user: &str) -> Option<String>;
+    /// Whether the account has the right; the administrator has all.
+    fn may(&self, user: &str, right: Right) -> bool;
     /// What `current_version()` says.
     fn version(&self) -> String;
     fn frontends(&self) -> Vec<FrontendView>;

@@ -2,18 +2,12 @@
 //! delimiters gets those or an error. Otherwise: the planned delimiters, then long random ones, then JSON.
 
 use starlift_common::job::{Delimiter, Format, LoadSpec};
+pub(crate) use starlift_remote::starrocks::headers::Form;
 
 use super::Collision;
 
 /// Bytes of a random delimiter; the server takes 50.
 const RANDOM_BYTES: usize = 16;
-
-/// The form of every body of one pass over the range; it never changes within a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Form {
-    Csv { column: Delimiter, row: Delimiter },
-    Json,
-}
 
 /// How far down an attempt has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +37,7 @@ impl Rung {
     /// `random` comes from the caller and is used on one rung only.
     pub(crate) fn form(self, load: &LoadSpec, random: [u8; 2 * RANDOM_BYTES]) -> Form {
         match (self, load.format) {
-            (Self::Planned, Format::Csv) => {
-                Form::Csv { column: load.column_separator.clone(), row: load.row_delimiter.clone() }
-            }
+            (Self::Planned, _) => Form::planned(load),
             (Self::RandomDelimiters, Format::Csv) => {
                 let (column, row) = random.split_at(RANDOM_BYTES);
                 Form::Csv { column: delimiter(1, column), row: delimiter(2, row) }

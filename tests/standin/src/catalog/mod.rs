@@ -4,6 +4,7 @@ pub(crate) mod schema;
 
 use std::sync::Arc;
 
+use crate::accounts::Right;
 use crate::sql::ddl::{create_text, show_type};
 use crate::sql::{Listing, Server, Session, SqlError, TableName, Words, is_information_schema};
 use crate::store::Table;
@@ -84,12 +85,15 @@ pub(crate) fn show(server: &Server, session: &Session, words: &mut Words) -> Res
 
 fn show_cluster(server: &Server, session: &Session, words: &mut Words) -> Result<Listing, SqlError> {
     if words.eat("FRONTENDS") {
+        server.demand(session, Right::Operate, None)?;
         return Ok(frontends(cluster(server)?));
     }
     if words.eat("BACKENDS") {
+        server.demand(session, Right::Operate, None)?;
         return Ok(backends(cluster(server)?));
     }
     if words.eat("COMPUTE NODES") {
+        server.demand(session, Right::Operate, None)?;
         return Ok(Listing { columns: vec!["ComputeNodeId", "IP", "HttpPort", "Alive"], rows: Vec::new() });
     }
     if words.eat("TRANSACTION") {

@@ -29,7 +29,7 @@ const REPLIES_WAITING: usize = 4;
 /// How the port presents itself.
 #[derive(Clone)]
 pub struct MysqlSettings {
-    /// The one user and its password.
+    /// The administrator and its password; the cluster knows the others.
     pub credentials: (String, String),
     /// The version of the greeting: `5.1.0` of old servers, `8.0.33` of newer ones.
     pub server_version: String,
@@ -124,8 +124,13 @@ impl<W: tokio::io::AsyncWrite + Send + Unpin> AsyncMysqlShim<W> for Client {
 
     async fn authenticate(&self, _plugin: &str, username: &[u8], salt: &[u8], auth_data: &[u8]) -> bool {
         let user = String::from_utf8_lossy(username).into_owned();
-        let (expected_user, expected_password) = &self.settings.credentials;
-        let known = user == *expected_user && password::matches(expected_password, salt, auth_data);
+        let (administrator, its_password) = &self.settings.credentials;
+        let expected = match &self.settings.cluster {
+            _ if user == *administrator => Some(its_password.clone()),
+            Some(cluster) => cluster.password_of(&user),
+            None => None,
+        };
+        let known = expected.is_some_and(|expected| password::matches(&expected, salt, auth_data));
         if !known {
             let using = if auth_data.is_empty() { "NO" } else { "YES" };
             let _ = self.refusal.set(format!(

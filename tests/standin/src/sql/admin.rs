@@ -2,7 +2,8 @@
 
 use opensrv_mysql::ErrorKind;
 
-use super::{Listing, Outcome, Server, SqlError, Words};
+use super::{Listing, Outcome, Server, Session, SqlError, Words};
+use crate::accounts::Right;
 
 /// `KILL id` ends a connection, `KILL QUERY id` its running statement.
 pub(super) fn kill(server: &Server, words: &mut Words) -> Result<Outcome, SqlError> {
@@ -23,8 +24,9 @@ pub(super) fn kill(server: &Server, words: &mut Words) -> Result<Outcome, SqlErr
 }
 
 /// `ADMIN SHOW FRONTEND CONFIG [LIKE pattern]`, `ADMIN SET FRONTEND CONFIG ("name" = "value")`.
-pub(super) fn admin(server: &Server, words: &mut Words) -> Result<Outcome, SqlError> {
+pub(super) fn admin(server: &Server, session: &Session, words: &mut Words) -> Result<Outcome, SqlError> {
     words.expect("ADMIN")?;
+    server.demand(session, Right::Operate, None)?;
     let cluster =
         server.cluster.as_ref().ok_or_else(|| SqlError::analysis("the server is still starting"))?;
     if words.eat("SET FRONTEND CONFIG") {

@@ -13,6 +13,7 @@ use sqlparser::ast::{
 use super::translate::{Scope, column_name, quoted, text_literal};
 use super::words::TableName;
 use super::{Outcome, Server, Session, SqlError, Words, query, translate};
+use crate::accounts::Right;
 use crate::store::{Model, StoreError, Table};
 use crate::types::{Column, ColumnType, Stored, convert};
 
@@ -28,6 +29,7 @@ pub(super) fn insert(server: &Server, session: &Session, words: Words) -> Result
     };
     let name = TableName::resolve(&name, session)?;
     let table = server.store.table(&name.db, &name.table)?;
+    server.demand(session, Right::Insert, Some(&name.table))?;
     let targets = if columns.is_empty() {
         (0..table.columns.len()).collect()
     } else {

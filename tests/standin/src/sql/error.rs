@@ -28,6 +28,11 @@ impl SqlError {
         Self::new(ErrorKind::ER_PARSE_ERROR, format!("Getting analyzing error. Detail message: {detail}."))
     }
 
+    /// 1227.
+    pub(crate) fn denied(words: &str) -> Self {
+        Self::new(ErrorKind::ER_SPECIFIC_ACCESS_DENIED_ERROR, words)
+    }
+
     pub(crate) fn empty() -> Self {
         Self::new(ErrorKind::ER_EMPTY_QUERY, "Query was empty")
     }

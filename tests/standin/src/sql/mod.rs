@@ -27,6 +27,7 @@ pub(crate) use error::SqlError;
 pub(crate) use session::{Entry, Session, Sessions, is_information_schema};
 pub(crate) use words::{TableName, Words};
 
+use crate::accounts::Right;
 use crate::catalog;
 use crate::config::STARROCKS_VERSION;
 use crate::store::Store;
@@ -42,6 +43,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Refuses what the session's account may not do; `table`: of a right on a table.
+    pub(crate) fn demand(
+        &self,
+        session: &Session,
+        right: Right,
+        table: Option<&str>,
+    ) -> Result<(), SqlError> {
+        let user = session.entry().state().user;
+        match &self.cluster {
+            Some(cluster) if !cluster.may(&user, right) => Err(SqlError::denied(&right.denied(table))),
+            _ => Ok(()),
+        }
+    }
+
     /// What `current_version()` says.
     pub(crate) fn version(&self) -> String {
         let cluster = self.cluster.as_ref();
@@ -182,7 +197,7 @@ fn run_one(
         "DESC" | "DESCRIBE" if words.is_at(1, "(") => query::explain(server, session, words),
         "DESC" | "DESCRIBE" => catalog::describe(server, session, &mut words).map(Outcome::Listing),
         "EXPLAIN" => query::explain(server, session, words),
-        "ADMIN" => admin::admin(server, &mut words),
+        "ADMIN" => admin::admin(server, session, &mut words),
         "CREATE" => ddl::create(server, session, words),
         "DROP" => ddl::drop(server, session, &mut words),
         "TRUNCATE" => ddl::truncate(server, session, &mut words),

@@ -206,6 +206,7 @@ impl Resolver<'_, '_> {
             return Ok(());
         }
         let table = self.scope.server.store.table(&found.db, &found.table)?;
+        self.scope.server.demand(self.scope.session, crate::accounts::Right::Select, Some(&found.table))?;
         let slices = tablet_indexes(&table, partitions)?;
         self.scope.add(&alias_name, Arc::clone(&table));
         *factor = match slices {

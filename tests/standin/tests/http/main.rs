@@ -6,6 +6,7 @@
 mod client;
 mod counting;
 mod labels;
+mod rights;
 mod stream_load;
 mod transactions;
 mod transport;
