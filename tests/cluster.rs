@@ -258,6 +258,14 @@ pub(crate) async fn run(dir: &Path, script: &Value, flags: &[&str]) -> Outcome {
     output(command).await.into()
 }
 
+/// `starlift plan`, to its end.
+pub(crate) async fn output_of_plan(dir: &Path, script: &Value) -> Outcome {
+    let file = write_job(dir, script);
+    let mut command = starlift(dir);
+    command.arg("plan").arg(file).args(["--json", "--datasources", "datasources.toml"]);
+    output(command).await.into()
+}
+
 fn coordinator_command(dir: &Path, grpc: &str, http: &str, state: &str) -> Command {
     let mut command = starlift(dir);
     command.args(["coordinator", "--grpc", grpc, "--http", http, "--state", state]);

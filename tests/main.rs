@@ -17,6 +17,7 @@ mod etcd;
 mod examples;
 mod failure;
 mod faults;
+mod keys;
 mod mariadb;
 mod migration;
 mod netns;

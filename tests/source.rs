@@ -39,6 +39,7 @@ fn read_of(select: &[&str], table: &str) -> ReadSpec {
         filter: None,
         key: None,
         time_zone: None,
+        query: None,
     }
 }
 

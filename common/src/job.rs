@@ -25,14 +25,13 @@ pub enum SourceKind {
     Starrocks,
 }
 
-/// The reader step: one table of one data source.
+/// The reader step: tables of the same columns, or queries, of one kind of data source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSpec {
     pub kind: SourceKind,
-    pub datasource: String,
-    /// `selectedDatabase`, or the database in front of the table's name; else the data source's own.
-    pub database: Option<String>,
-    pub table: String,
+    /// Never empty; all tables or all queries. Each is planned by itself.
+    pub relations: Vec<RelationSpec>,
+    /// [`ColumnList::All`] for queries.
     pub columns: ColumnList,
     /// `/*+ ... */` found in front of the first column; goes right after SELECT, in split queries too.
     pub hint: Option<String>,
@@ -42,6 +41,35 @@ pub struct SourceSpec {
     pub split_key: Option<String>,
     /// Tasks per unit of concurrency.
     pub split_factor: u32,
+}
+
+/// Something rows are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelationSpec {
+    pub datasource: String,
+    /// `selectedDatabase`, or the database in front of the table's name; else the data source's own.
+    pub database: Option<String>,
+    pub relation: Relation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Relation {
+    /// A table's name.
+    Table(String),
+    /// `querySql`: one SELECT, without a semicolon.
+    Query(String),
+}
+
+impl RelationSpec {
+    /// For messages: the table's name, or the beginning of the query.
+    pub fn name(&self) -> String {
+        const SHOWN: usize = 60;
+        match &self.relation {
+            Relation::Table(table) => table.clone(),
+            Relation::Query(query) if query.chars().count() <= SHOWN => query.clone(),
+            Relation::Query(query) => query.chars().take(SHOWN).chain("...".chars()).collect(),
+        }
+    }
 }
 
 /// The `column` list of a step.
@@ -202,12 +230,23 @@ pub struct Settings {
     pub bytes_per_second: Option<u64>,
     pub error_limit: ErrorLimit,
     pub commit: CommitMode,
+    pub split: Split,
     /// Zone of MySQL TIMESTAMP values; `None`: the source's own.
     pub time_zone: Option<String>,
     /// The target table is created, where it is not there, before preSql.
     pub create_table: bool,
     /// Texts that may be too long for their column are measured at plan time, by a pass over the source.
     pub probe_lengths: bool,
+}
+
+/// `setting.starlift.split`: what a table is split by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// `splitPk`; without it the table is read in one task.
+    #[default]
+    Key,
+    /// The tablets of a StarRocks table.
+    Tablet,
 }
 
 /// `setting.starlift.commit`: when prepared rows become visible.
@@ -324,6 +363,9 @@ pub struct ReadSpec {
     /// The split column, unquoted; `None`: the table is read whole.
     pub key: Option<String>,
     pub time_zone: Option<String>,
+    /// The job's own SELECT. What it says stands for table, columns, hint and filter, and it is never split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
 }
 
 /// How bodies render a cell. CSV knows the bytes as they are and hexadecimal digits.

@@ -13,6 +13,7 @@ mod jdbc;
 mod load_props;
 mod parameters;
 mod reader;
+mod relations;
 mod schedule;
 mod settings;
 mod sql;
@@ -20,10 +21,12 @@ mod steps;
 mod text;
 mod writer;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::datasource::{Datasource, DatasourceKind, Datasources};
-use crate::job::{ColumnList, JobSpec, SourceKind};
+use crate::job::{ColumnList, JobSpec, Relation, SourceKind, SourceSpec, Split};
 use crate::problem::{Code, Problem};
 
 use faults::Faults;
@@ -98,6 +101,9 @@ fn read_job(script: &Value, faults: &Faults) -> Option<JobSpec> {
     if let Some(writer) = &steps.writer {
         compare_column_counts(&source.columns, &target.columns, &writer.pointer, faults);
     }
+    if settings.split == Split::Tablet {
+        check_tablets(&source, faults);
+    }
     Some(JobSpec { source, target, settings })
 }
 
@@ -105,6 +111,18 @@ fn read_job(script: &Value, faults: &Faults) -> Option<JobSpec> {
 fn split_factor_most(script: &Value) -> u64 {
     let allowed = script.pointer("/setting/starlift/allowLargeSplitFactor").and_then(fields::boolean);
     if allowed == Some(true) { 10_000 } else { 100 }
+}
+
+/// Tablets are what a StarRocks table is stored in.
+fn check_tablets(source: &SourceSpec, faults: &Faults) {
+    let place = "/setting/starlift/split";
+    let is_query = source.relations.iter().any(|one| matches!(one.relation, Relation::Query(_)));
+    if source.kind != SourceKind::Starrocks || is_query {
+        let message = "split \"tablet\" needs tables of StarRocks to read from";
+        faults.error(place, message, "name a splitPk in the reader instead");
+    } else if source.split_key.is_some() {
+        faults.warn(place, "splitPk is not used: the table is split by its tablets");
+    }
 }
 
 fn refuse_other_form(script: &Value, faults: &Faults) {
@@ -190,7 +208,13 @@ pub fn check_datasources(spec: &JobSpec, datasources: &Datasources) -> Vec<Probl
         let found = check_datasource(datasources, name, step, kind, database);
         found.map_err(|problem| problems.push(problem)).ok()
     };
-    find(&spec.source.datasource, "reader", source_kind, spec.source.database.as_deref());
+    let mut seen = BTreeSet::new();
+    for relation in &spec.source.relations {
+        // Many tables of one data source have one fault.
+        if seen.insert((&relation.datasource, relation.database.is_some())) {
+            find(&relation.datasource, "reader", source_kind, relation.database.as_deref());
+        }
+    }
     let target =
         find(&spec.target.datasource, "writer", DatasourceKind::Starrocks, spec.target.database.as_deref());
     if let Some(target) = target

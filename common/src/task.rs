@@ -9,25 +9,62 @@ use crate::ids::{Epoch, TaskKey};
 use crate::problem::Problem;
 use crate::retry::FailureClass;
 
-/// A split key's value. Integers cover every width, unsigned bigint and LARGEINT.
-pub type Key = i128;
+/// A value of the split key as an SQL literal, ready to paste: the digits of a number, or a value of the data in quotes.
+/// Keys are never compared here: whether a row lies below one is the server's to say, under the column's own collation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "StoredKey")]
+pub struct Key(Box<str>);
+
+/// Integers were once stored as numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredKey {
+    Literal(Box<str>),
+    Signed(i64),
+    Unsigned(u64),
+}
+
+impl From<StoredKey> for Key {
+    fn from(stored: StoredKey) -> Self {
+        match stored {
+            StoredKey::Literal(sql) => Self(sql),
+            StoredKey::Signed(value) => Self::integer(value.into()),
+            StoredKey::Unsigned(value) => Self::integer(value.into()),
+        }
+    }
+}
+
+impl Key {
+    pub fn integer(value: i128) -> Self {
+        Self(value.to_string().into())
+    }
+
+    /// [`crate::query::key_literal`] makes them.
+    pub fn literal(sql: impl Into<Box<str>>) -> Self {
+        Self(sql.into())
+    }
+
+    pub fn as_sql(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
 
 /// Half-open, `lower <= key < upper`; an absent end is open. The outer ends of a plan stay open, because the probed
 /// minimum and maximum are estimates and a row beyond them still needs exactly one task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     pub lower: Option<Key>,
     pub upper: Option<Key>,
 }
 
-impl KeyRange {
-    pub fn contains(&self, key: Key) -> bool {
-        self.lower.is_none_or(|lower| lower <= key) && self.upper.is_none_or(|upper| key < upper)
-    }
-}
-
 /// The rows of a table that one task reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskRange {
     /// Every row, NULL keys included: the table is not split.
@@ -35,14 +72,21 @@ pub enum TaskRange {
     Keys(KeyRange),
     /// The rows whose key is NULL, which no comparison finds.
     NullKeys,
+    /// The rows of these tablets of a StarRocks table.
+    Tablets(Box<[u64]>),
 }
 
 impl fmt::Display for TaskRange {
-    /// For people: `all rows`, `key is NULL`, `[10, 20)`, `(-inf, 10)`.
+    /// For people: `all rows`, `key is NULL`, `[10, 20)`, `(-inf, 'b')`, `3 tablets 10123..10127`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole => out.write_str("all rows"),
             Self::NullKeys => out.write_str("key is NULL"),
+            Self::Tablets(tablets) => match &**tablets {
+                [] => out.write_str("no tablet"),
+                [tablet] => write!(out, "tablet {tablet}"),
+                [first, .., last] => write!(out, "{} tablets {first}..{last}", tablets.len()),
+            },
             Self::Keys(KeyRange { lower, upper }) => {
                 match lower {
                     Some(lower) => write!(out, "[{lower}, ")?,
@@ -234,15 +278,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_holds_its_lower_end_and_not_its_upper_one() {
-        let range = KeyRange { lower: Some(-2), upper: Some(3) };
-        assert!(range.contains(-2) && range.contains(2));
-        assert!(!range.contains(3) && !range.contains(-3));
+    fn a_range_is_shown_as_the_server_reads_it() {
+        let range = |lower: Option<Key>, upper: Option<Key>| TaskRange::Keys(KeyRange { lower, upper });
+        assert_eq!(range(Some(Key::integer(-2)), Some(Key::integer(3))).to_string(), "[-2, 3)");
+        assert_eq!(range(None, Some(Key::literal("'b'"))).to_string(), "(-inf, 'b')");
+        assert_eq!(TaskRange::Tablets([7].into()).to_string(), "tablet 7");
+        assert_eq!(TaskRange::Tablets([7, 9, 11].into()).to_string(), "3 tablets 7..11");
     }
 
     #[test]
-    fn an_absent_end_is_open() {
-        assert!(KeyRange { lower: None, upper: Some(0) }.contains(Key::MIN));
-        assert!(KeyRange { lower: Some(0), upper: None }.contains(Key::MAX));
+    fn a_range_is_read_as_it_was_stored_now_and_earlier() {
+        let range = KeyRange { lower: Some(Key::integer(i128::MIN)), upper: Some(Key::literal("'b'")) };
+        let stored = serde_json::to_string(&range).expect("plain data");
+        assert_eq!(serde_json::from_str::<KeyRange>(&stored).expect("the same form"), range);
+        let earlier: KeyRange =
+            serde_json::from_str(r#"{"lower":-5,"upper":18446744073709551615}"#).expect("numbers");
+        assert_eq!(earlier.lower, Some(Key::integer(-5)));
+        assert_eq!(earlier.upper, Some(Key::integer(u64::MAX.into())));
     }
 }

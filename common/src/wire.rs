@@ -12,7 +12,7 @@ use crate::job::{
 use crate::problem::{Code, Problem};
 use crate::retry::FailureClass;
 use crate::task::{
-    AttemptKey, BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, Progress, RowsApart,
+    AttemptKey, BadRow, Key, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, Progress, RowsApart,
     TaskRange,
 };
 
@@ -67,6 +67,7 @@ impl From<&ReadSpec> for pb::ReadSpec {
             key: read.key.clone().unwrap_or_default(),
             time_zone: read.time_zone.clone().unwrap_or_default(),
             names: read.names.clone(),
+            query: read.query.clone().unwrap_or_default(),
         }
     }
 }
@@ -94,6 +95,7 @@ impl TryFrom<pb::ReadSpec> for ReadSpec {
             filter: optional(&read.filter),
             key: optional(&read.key),
             time_zone: optional(&read.time_zone),
+            query: optional(&read.query),
         })
     }
 }
@@ -105,9 +107,10 @@ impl From<&TaskRange> for pb::TaskRange {
             TaskRange::Whole => Rows::Whole(pb::Whole {}),
             TaskRange::NullKeys => Rows::NullKeys(pb::NullKeys {}),
             TaskRange::Keys(KeyRange { lower, upper }) => Rows::Keys(pb::KeyRange {
-                lower: lower.map(|key| key.to_string()),
-                upper: upper.map(|key| key.to_string()),
+                lower: lower.as_ref().map(Key::to_string),
+                upper: upper.as_ref().map(Key::to_string),
             }),
+            TaskRange::Tablets(tablets) => Rows::Tablets(pb::Tablets { ids: tablets.to_vec() }),
         };
         Self { rows: Some(rows) }
     }
@@ -118,13 +121,16 @@ impl TryFrom<pb::TaskRange> for TaskRange {
 
     fn try_from(range: pb::TaskRange) -> Result<Self, Self::Error> {
         use pb::task_range::Rows;
-        let key = |text: Option<String>| {
-            text.map(|text| text.parse()).transpose().map_err(|error| bad("range.keys", &error))
+        let key = |text: Option<String>| match text {
+            Some(text) if text.is_empty() => Err(bad("range.keys", "has an empty end")),
+            text => Ok(text.map(Key::literal)),
         };
         Ok(match required("range.rows", range.rows)? {
             Rows::Whole(_) => Self::Whole,
             Rows::NullKeys(_) => Self::NullKeys,
             Rows::Keys(range) => Self::Keys(KeyRange { lower: key(range.lower)?, upper: key(range.upper)? }),
+            Rows::Tablets(tablets) if tablets.ids.is_empty() => return Err(bad("range.tablets", "is empty")),
+            Rows::Tablets(tablets) => Self::Tablets(tablets.ids.into()),
         })
     }
 }

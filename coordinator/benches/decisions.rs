@@ -14,7 +14,7 @@ use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::task::{AttemptKey, LabelsBegun, Outcome, Progress};
 use starlift_coordinator::clock::{Millis, Now, UnixMillis};
 use starlift_coordinator::lease::Leases;
-use starlift_coordinator::ranges::{Cut, KeyFacts, Size, TASKS_MOST, split};
+use starlift_coordinator::ranges::{Cut, KeyFacts, Size, TASKS_MOST, evenly_spread, split};
 use starlift_coordinator::state::{Action, Answer, Event, State, Ticket, WorkerInfo};
 
 use common::{info, running_jobs};
@@ -27,12 +27,13 @@ const EVENTS: usize = 256;
 const LEASE: Duration = Duration::from_secs(15);
 
 fn planning(criterion: &mut Criterion) {
-    let key = KeyFacts { bounds: Some((-1_000_000_000, 1_000_000_000)), nullable: true };
     let size = Size { rows: TASKS_MOST * 1_000_000, bytes: 0 };
+    let pieces = evenly_spread(-1_000_000_000, 1_000_000_000, size.rows, TASKS_MOST);
+    let key = KeyFacts { pieces, nulls: Some(0) };
     let cut = Cut { wanted: TASKS_MOST, body_bytes: u64::MAX, tasks_most: TASKS_MOST };
     let mut group = criterion.benchmark_group("plan");
     group.throughput(Throughput::Elements(TASKS_MOST));
-    group.bench_function("100,000 ranges", |bencher| bencher.iter(|| split(0, key, black_box(size), cut)));
+    group.bench_function("100,000 ranges", |bencher| bencher.iter(|| split(0, &key, black_box(size), cut)));
     group.finish();
 }
 

@@ -224,7 +224,7 @@ fn nested(text: &str) -> Kind {
 }
 
 /// The type's name without length, sign or element types.
-fn base(text: &str) -> &str {
+pub(crate) fn base(text: &str) -> &str {
     let end = text.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(text.len());
     &text[..end]
 }

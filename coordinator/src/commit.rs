@@ -41,7 +41,7 @@ pub enum Verdict {
 pub struct Facts<'a> {
     pub attempt: AttemptKey,
     pub read: &'a ReadSpec,
-    pub range: TaskRange,
+    pub range: &'a TaskRange,
     pub load: &'a LoadSpec,
 }
 
@@ -49,7 +49,7 @@ impl Facts<'_> {
     /// The statement by which a human finds out how many rows the target holds of this range.
     fn count_statement(&self) -> String {
         let mut sql = format!("SELECT COUNT(*) FROM {}", table_name(&self.load.database, &self.load.table));
-        push_where(&mut sql, None, range_condition(self.read.key.as_deref(), &self.range).as_deref());
+        push_where(&mut sql, None, range_condition(self.read.key.as_deref(), self.range).as_deref());
         sql
     }
 }

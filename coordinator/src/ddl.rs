@@ -169,7 +169,7 @@ fn text(
             format!("  {} {} {null}{comment}", quote(&column.name), column.type_text.to_ascii_uppercase())
         })
         .collect();
-    let buckets = (source.size.bytes / BUCKET_BYTES + 1).min(BUCKETS_MOST);
+    let buckets = (source.size().bytes / BUCKET_BYTES + 1).min(BUCKETS_MOST);
     let keys = keys.iter().map(|key| quote(key)).collect::<Vec<_>>().join(", ");
     let (key, distribution) = match model {
         _ if keys.is_empty() => (String::new(), "RANDOM".to_owned()),
@@ -340,9 +340,9 @@ mod tests {
     #[test]
     fn large_tables_have_more_buckets() {
         let mut facts = source(vec![selected("id", "int", None, false)]);
-        facts.size.bytes = 9 << 30;
+        facts.shards[0].size.bytes = 9 << 30;
         assert!(new_table(&spec(), &facts, "dw").expect("a table").sql.ends_with("BUCKETS 5"));
-        facts.size.bytes = u64::MAX;
+        facts.shards[0].size.bytes = u64::MAX;
         assert!(new_table(&spec(), &facts, "dw").expect("a table").sql.ends_with("BUCKETS 128"));
     }
 }

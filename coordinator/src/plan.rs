@@ -4,14 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 use starlift_common::job::{
-    ColumnList, CommitMode, Delimiter, ErrorLimit, Format, JobSpec, LoadSpec, ReadSpec, SourceKind,
+    ColumnList, CommitMode, Delimiter, ErrorLimit, Format, JobSpec, LoadSpec, ReadSpec, Relation, SourceKind,
 };
 use starlift_common::nearest::did_you_mean;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::task::TaskPlan;
 
 use crate::columns::{Column, Kind, find, select_text};
-use crate::ranges::{self, KeyFacts, Size};
+use crate::ranges::{self, Cut, KeyFacts, Size};
 
 mod pairs;
 pub mod server;
@@ -63,19 +63,47 @@ impl Plan {
     }
 }
 
-/// What the source says of itself.
+/// What the sources say of themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFacts {
-    pub database: String,
-    /// What the reader selects, in the job's order.
+    /// What the reader selects, in the job's order; the same of every shard.
     pub selected: Vec<Selected>,
-    /// `None`: the table is read whole.
-    pub key: Option<SplitKey>,
-    pub size: Size,
-    /// The table's columns that no two rows share, in its own order; empty: it has none.
+    /// As many as the job's relations, in their order; at least one.
+    pub shards: Vec<ShardFacts>,
+    /// The first table's columns that no two rows share, in its own order; empty: it has none.
     pub primary_key: Vec<String>,
     /// Zone that TIMESTAMP values are written in; `None`: no such value is selected.
     pub time_zone: Option<String>,
+    pub warnings: Vec<String>,
+}
+
+impl SourceFacts {
+    /// Of all shards together.
+    pub fn size(&self) -> Size {
+        self.shards.iter().fold(Size::default(), |sum, shard| Size {
+            rows: sum.rows.saturating_add(shard.size.rows),
+            bytes: sum.bytes.saturating_add(shard.size.bytes),
+        })
+    }
+}
+
+/// One table or query of the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardFacts {
+    pub datasource: String,
+    pub database: String,
+    pub relation: Relation,
+    pub split: SplitFacts,
+    pub size: Size,
+}
+
+/// What a shard can be split by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SplitFacts {
+    Whole,
+    Key(SplitKey),
+    /// Ids, each with its rows.
+    Tablets(Vec<(u64, u64)>),
 }
 
 /// The column that the table is split by.
@@ -142,8 +170,8 @@ pub struct TargetFacts {
     pub has_rows: Option<bool>,
     pub server: ServerFacts,
     pub load_urls: Vec<String>,
-    /// Database and table of the source, when it lies on the same server.
-    pub source_here: Option<(String, String)>,
+    /// Database and table of each source that lies on the same server.
+    pub sources_here: Vec<(String, String)>,
     pub warnings: Vec<String>,
 }
 
@@ -214,26 +242,49 @@ fn unquoted(text: &str) -> &str {
 }
 
 /// The split column of the catalogue, if the job names one.
-pub fn split_key<'a>(spec: &JobSpec, columns: &'a [Column]) -> Result<Option<&'a Column>, Problem> {
-    let Some(name) = &spec.source.split_key else { return Ok(None) };
-    let table = &spec.source.table;
-    let place = format!("{table}.{name}");
-    let Some(column) = find(columns, name) else {
-        return Err(Problem::new(
-            Code::InvalidSplitKey,
-            format!("splitPk \"{name}\" is not a column of {table}"),
-        )
-        .at(place)
-        .hint(did_you_mean(name, columns.iter().map(|column| column.name.as_str()))));
+pub fn split_key<'a>(
+    split_key: Option<&str>,
+    table: &str,
+    columns: &'a [Column],
+) -> Result<Option<&'a Column>, Problem> {
+    let Some(name) = split_key else { return Ok(None) };
+    let found = find(columns, name);
+    let known = columns.iter().map(|column| column.name.as_str());
+    found.map(Some).ok_or_else(|| {
+        let message = format!("splitPk \"{name}\" is not a column of {table}");
+        Problem::new(Code::InvalidSplitKey, message)
+            .at(format!("{table}.{name}"))
+            .hint(did_you_mean(name, known))
+    })
+}
+
+/// The problem of a column whose type has no order to split by.
+pub fn no_key_type(table: &str, column: &Column) -> Problem {
+    let message = format!(
+        "splitPk \"{}\" has type {}, by which a table cannot be split",
+        column.name, column.type_text
+    );
+    Problem::new(Code::InvalidSplitKey, message).at(format!("{table}.{}", column.name)).hint(
+        "use an integer, decimal, date, datetime or string column, or leave splitPk out to read in one task",
+    )
+}
+
+/// Tables of one job must have the same columns: a row of one would not mean the same in another.
+pub fn same_columns(first: (&str, &[Selected]), other: (&str, &[Selected])) -> Result<(), Problem> {
+    let differ = |what: String| {
+        Problem::new(Code::ColumnMismatch, format!("{} differs from {}: {what}", other.0, first.0))
+            .at(other.0)
+            .hint("write a job of its own for it")
     };
-    if !column.kind.is_integer() {
-        let message =
-            format!("splitPk \"{name}\" has type {}, by which a table cannot be split yet", column.type_text);
-        return Err(Problem::new(Code::InvalidSplitKey, message)
-            .at(place)
-            .hint("choose an integer column, or leave splitPk out to read the table in one task"));
+    if first.1.len() != other.1.len() {
+        return Err(differ(format!("{} columns vs {}", other.1.len(), first.1.len())));
     }
-    Ok(Some(column))
+    for (one, another) in first.1.iter().zip(other.1) {
+        if (&one.kind, &one.type_text) != (&another.kind, &another.type_text) {
+            return Err(differ(format!("column {} {} vs {}", one.name, another.type_text, one.type_text)));
+        }
+    }
+    Ok(())
 }
 
 /// The problem of a name in the reader's list that is neither a column nor an expression the source understands.
@@ -264,27 +315,19 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
         ));
     }
     let server = &target.server;
-    let tasks = match &source.key {
-        Some(key) => ranges::split(0, key.facts, source.size, server.cut(spec)),
-        None => ranges::whole(0, source.size),
-    };
+    let (tasks, told) = cut_shards(spec, source, server)?;
+    warnings.extend(source.warnings.iter().cloned());
+    warnings.extend(told);
+    let size = source.size();
     let mut load = load_spec(spec, source, target, &columns);
-    if let Some(problem) = server.too_large(spec, &load, &tasks, source.size) {
+    if let Some(problem) = server.too_large(spec, &load, &tasks, size) {
         return Err(vec![problem]);
     }
-    let (prepared_timeout_s, prepared_lifetime_s) = server.prepared(spec, &load, source.size.rows);
+    let (prepared_timeout_s, prepared_lifetime_s) = server.prepared(spec, &load, size.rows);
     load.prepared_timeout_s = prepared_timeout_s;
     warnings.extend(server.warnings(spec, tasks.len()));
-    if let Some(key) = source.key.as_ref().filter(|key| !key.is_sorted && tasks.len() > 1) {
-        warnings.push(format!(
-            "{} is neither indexed nor sorted by splitPk \"{}\": each of the {} tasks reads the whole table",
-            spec.source.table,
-            key.name,
-            tasks.len()
-        ));
-    }
     Ok(Plan {
-        shards: vec![read_spec(spec, source)],
+        shards: source.shards.iter().map(|shard| read_spec(spec, source, shard)).collect(),
         load,
         tasks,
         pre_sql: statements(&spec.target.pre_sql, &spec.target.table),
@@ -301,6 +344,72 @@ pub fn assemble(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> R
 /// Indexes of the selected columns whose text may be too long for the target, by their types.
 pub fn lengths_in_doubt(spec: &JobSpec, source: &SourceFacts, target: &TargetFacts) -> Vec<usize> {
     pairs::lengths_in_doubt(spec, source, &target_columns(spec, target, &mut Vec::new()))
+}
+
+/// The tasks of all shards, and what an operator should know of them. A shard's share of what is wanted and allowed is
+/// that of its rows.
+fn cut_shards(
+    spec: &JobSpec,
+    source: &SourceFacts,
+    server: &ServerFacts,
+) -> Result<(Vec<TaskPlan>, Vec<String>), Vec<Problem>> {
+    let cut = server.cut(spec);
+    let count = source.shards.len() as u64;
+    // Every shard has a task, and another one where keys may be NULL.
+    let has_nulls =
+        |shard: &ShardFacts| matches!(&shard.split, SplitFacts::Key(key) if key.facts.nulls.is_some());
+    let least = count + source.shards.iter().filter(|shard| has_nulls(shard)).count() as u64;
+    if least > cut.tasks_most && count > 1 {
+        let message =
+            format!("{count} tables need at least {least} tasks; {} are possible here", cut.tasks_most);
+        let hint = "use commit \"task\", or write several jobs";
+        return Err(vec![Problem::new(Code::InvalidSettings, message).at("reader").hint(hint)]);
+    }
+    let all_rows = source.shards.iter().map(|shard| u128::from(shard.size.rows)).sum::<u128>().max(1);
+    let (mut tasks, mut warnings) = (Vec::new(), Vec::new());
+    for (index, shard) in (0..).zip(&source.shards) {
+        let share = |whole: u64| {
+            u64::try_from(u128::from(whole) * u128::from(shard.size.rows) / all_rows).unwrap_or(whole)
+        };
+        let least_here = 1 + u64::from(has_nulls(shard));
+        let cut = match count {
+            1 => cut,
+            _ => Cut {
+                wanted: cut.wanted.div_ceil(count),
+                tasks_most: least_here + share(cut.tasks_most.saturating_sub(least)),
+                ..cut
+            },
+        };
+        let name = format!("{}.{}", shard.database, shard_name(&shard.relation));
+        let begun = tasks.len();
+        match &shard.split {
+            SplitFacts::Whole => tasks.extend(ranges::whole(index, shard.size)),
+            SplitFacts::Tablets(tablets) => {
+                tasks.extend(ranges::split_tablets(index, tablets, shard.size, cut));
+            }
+            SplitFacts::Key(key) => {
+                tasks.extend(ranges::split(index, &key.facts, shard.size, cut));
+                let own = &tasks[begun..];
+                warnings.extend(ranges::heavy_keys(&name, &key.name, &key.facts, own));
+                if !key.is_sorted && own.len() > 1 {
+                    warnings.push(format!(
+                        "{name} is neither indexed nor sorted by splitPk \"{}\": each of the {} tasks reads the whole table",
+                        key.name,
+                        own.len()
+                    ));
+                }
+            }
+        }
+    }
+    Ok((tasks, warnings))
+}
+
+/// For messages.
+pub(crate) fn shard_name(relation: &Relation) -> &str {
+    match relation {
+        Relation::Table(table) => table,
+        Relation::Query(_) => "querySql",
+    }
 }
 
 /// The faults of a job that the target alone shows.
@@ -401,7 +510,7 @@ fn check_target(spec: &JobSpec, target: &TargetFacts, columns: &[&Column], probl
 
 /// A job that would empty its own source.
 fn emptied_source(spec: &JobSpec, target: &TargetFacts) -> Option<Problem> {
-    let (database, table) = target.source_here.as_ref().filter(|source| is_target(spec, target, source))?;
+    let (database, table) = target.sources_here.iter().find(|source| is_target(spec, target, source))?;
     let pre_sql = statements(&spec.target.pre_sql, &spec.target.table);
     let sql = pre_sql.iter().find(|sql| destroys(sql))?;
     let message = format!("reader and writer use the same table {database}.{table}; preSql would empty it");
@@ -423,16 +532,17 @@ fn warn_of_statements(spec: &JobSpec, target: &TargetFacts, warnings: &mut Vec<S
             ));
         }
     }
-    let Some(source) = &target.source_here else { return };
-    let name = format!("{}.{}", source.0, source.1);
-    if is_target(spec, target, source) {
-        warnings.push(format!(
-            "reader and writer use the same table {name}: rows may be read that the job has written"
-        ));
-    }
-    for sql in statements(&spec.target.pre_sql, &spec.target.table) {
-        if destroys(&sql) && names_table(&sql, &source.1) {
-            warnings.push(format!("preSql names the table that is read ({name}): {sql}"));
+    for source in &target.sources_here {
+        let name = format!("{}.{}", source.0, source.1);
+        if is_target(spec, target, source) {
+            warnings.push(format!(
+                "reader and writer use the same table {name}: rows may be read that the job has written"
+            ));
+        }
+        for sql in statements(&spec.target.pre_sql, &spec.target.table) {
+            if destroys(&sql) && names_table(&sql, &source.1) {
+                warnings.push(format!("preSql names the table that is read ({name}): {sql}"));
+            }
         }
     }
 }
@@ -452,18 +562,26 @@ fn names_table(sql: &str, table: &str) -> bool {
     sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == table)
 }
 
-fn read_spec(spec: &JobSpec, source: &SourceFacts) -> ReadSpec {
+fn read_spec(spec: &JobSpec, source: &SourceFacts, shard: &ShardFacts) -> ReadSpec {
+    let (table, query) = match &shard.relation {
+        Relation::Table(table) => (table.clone(), None),
+        Relation::Query(query) => ("querySql".to_owned(), Some(query.clone())),
+    };
     ReadSpec {
-        datasource: spec.source.datasource.clone(),
+        datasource: shard.datasource.clone(),
         kind: spec.source.kind,
-        database: source.database.clone(),
-        table: spec.source.table.clone(),
+        database: shard.database.clone(),
+        table,
         hint: spec.source.hint.clone(),
         select: source.selected.iter().map(|selected| selected.sql.clone()).collect(),
         names: source.selected.iter().map(|selected| selected.name.clone()).collect(),
         filter: spec.source.filter.clone(),
-        key: source.key.as_ref().map(|key| key.name.clone()),
+        key: match &shard.split {
+            SplitFacts::Key(key) => Some(key.name.clone()),
+            SplitFacts::Whole | SplitFacts::Tablets(_) => None,
+        },
         time_zone: spec.settings.time_zone.clone(),
+        query,
     }
 }
 

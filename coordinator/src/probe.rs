@@ -17,6 +17,7 @@ use crate::columns::{Column, Kind, mysql_bytes, mysql_kind, starrocks_bytes, sta
 
 mod compression;
 mod expression;
+mod keys;
 mod lengths;
 mod source;
 mod target;

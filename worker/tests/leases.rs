@@ -203,6 +203,7 @@ fn grant(source: &str, lease: Duration) -> Grant {
             filter: None,
             key: None,
             time_zone: None,
+            query: None,
         },
         range: TaskRange::Whole,
         load: LoadSpec {

@@ -1,12 +1,12 @@
-//! The reader step's `parameter`: a [`SourceSpec`]; and what reader and writer have in common, table and columns.
+//! The reader step's `parameter`: a [`SourceSpec`]; and the column list, which the writer has too.
 
 use serde_json::Value;
 
 use super::faults::Faults;
 use super::fields::{Object, is_no_limit, show};
-use super::sql;
 use super::steps::Step;
-use crate::job::{ColumnList, SourceKind, SourceSpec};
+use super::{relations, sql};
+use crate::job::{ColumnList, Relation, RelationSpec, SourceKind, SourceSpec};
 
 const KEYS: &[&str] = &[
     "datasource",
@@ -45,13 +45,6 @@ struct Columns {
     hint: Option<String>,
 }
 
-/// Where a table is; the database only if the step names one.
-pub(super) struct Place {
-    pub(super) datasource: String,
-    pub(super) database: Option<String>,
-    pub(super) table: String,
-}
-
 /// `split_factor_most`: the largest `splitFactor` that is accepted.
 pub(super) fn read(step: &Step<'_>, split_factor_most: u64, faults: &Faults) -> Option<SourceSpec> {
     let kind = step.kind(&["starrocks", "mysql"], faults).map(|kind| match kind {
@@ -61,20 +54,27 @@ pub(super) fn read(step: &Step<'_>, split_factor_most: u64, faults: &Faults) -> 
     let parameter = Object::new(format!("{}/parameter", step.pointer), step.parameter, faults);
     parameter.refuse_unknown_keys(KEYS, &[IGNORED, REPLICA].concat());
     warn_of_ignored(&parameter, faults);
-    if refuse_query(&parameter, faults) {
-        return None;
+    let relations = relations::read(&parameter, faults);
+    if relations.as_ref().is_some_and(|relations| relations.iter().any(is_query)) {
+        warn_of_void_keys(&parameter, faults);
+        return Some(SourceSpec {
+            kind: kind?,
+            relations: relations?,
+            columns: ColumnList::All,
+            hint: None,
+            filter: None,
+            split_key: None,
+            split_factor: DEFAULT_SPLIT_FACTOR,
+        });
     }
-    let place = read_place(&parameter, faults);
     let columns = read_columns(&parameter, faults);
     let filter = read_filter(&parameter, faults);
     let split_key = read_split_key(&parameter, faults);
     let split_factor = read_split_factor(&parameter, split_factor_most, faults);
-    let (kind, place, columns) = (kind?, place?, columns?);
+    let (kind, relations, columns) = (kind?, relations?, columns?);
     Some(SourceSpec {
         kind,
-        datasource: place.datasource,
-        database: place.database,
-        table: place.table,
+        relations,
         columns: columns.list,
         hint: columns.hint,
         filter,
@@ -104,130 +104,24 @@ pub(super) fn is_utf8(encoding: &str) -> bool {
     ["utf8", "utf-8", "utf8mb4"].iter().any(|name| encoding.eq_ignore_ascii_case(name))
 }
 
-/// `querySql` would make everything else void, so nothing else is looked at.
-fn refuse_query(parameter: &Object<'_>, faults: &Faults) -> bool {
-    let connections = parameter.get("connection").and_then(Value::as_array);
-    let given = |value: &Value, key: &str| value.get(key).is_some_and(|value| !value.is_null());
-    let in_connection = |key: &str| connections.is_some_and(|list| list.iter().any(|one| given(one, key)));
-    if parameter.get("querySql").is_none() && !in_connection("querySql") {
-        return false;
-    }
-    let place = parameter.place("querySql");
-    if parameter.get("table").is_some() || in_connection("table") {
-        faults.error(&place, "table and querySql exclude each other", "remove querySql");
-    } else {
-        faults.unsupported(
-            &place,
-            "querySql is not supported yet",
-            "name the table, its columns and a where condition",
-        );
-    }
-    true
+fn is_query(relation: &RelationSpec) -> bool {
+    matches!(relation.relation, Relation::Query(_))
 }
 
-/// `datasource`, `selectedDatabase` and `table`, which may also stand in the one entry of `connection`.
-pub(super) fn read_place(parameter: &Object<'_>, faults: &Faults) -> Option<Place> {
-    let connection = match single_connection(parameter, faults) {
-        Ok(connection) => connection,
-        Err(AlreadyTold) => return None,
-    };
-    let holder = connection.as_ref().unwrap_or(parameter);
-    let datasource = match holder.get("datasource") {
-        None => parameter.required_text("datasource", "the name of a data source"),
-        Some(_) => holder.required_text("datasource", "the name of a data source"),
-    };
-    let table = read_table(holder, faults);
-    let selected = parameter.text("selectedDatabase").map(|name| {
-        let plain = sql::unquote(&name);
-        plain.unwrap_or(name)
-    });
-    let (datasource, (database, table)) = (datasource?, table?);
-    if let (Some(selected), Some(database)) = (&selected, &database)
-        && selected != database
-    {
-        let message = format!("table names database \"{database}\" but selectedDatabase is \"{selected}\"");
-        faults.error(&holder.place("table"), message, "name the database once");
-        return None;
-    }
-    Some(Place { datasource, database: selected.or(database), table })
-}
-
-struct AlreadyTold;
-
-/// The one entry of `connection`, if there is such a list.
-fn single_connection<'a>(
-    parameter: &Object<'a>,
-    faults: &'a Faults,
-) -> Result<Option<Object<'a>>, AlreadyTold> {
-    let place = parameter.place("connection");
-    let list = match parameter.get("connection") {
-        None => return Ok(None),
-        Some(Value::Array(list)) => list,
-        Some(other) => {
-            parameter.wrong_type("connection", other, "must be a list of objects");
-            return Err(AlreadyTold);
-        }
-    };
-    match list.as_slice() {
-        [Value::Object(map)] => {
-            let entry = Object::new(format!("{place}/0"), map, faults);
-            entry.refuse_unknown_keys(&["datasource", "table"], IGNORED);
-            if parameter.get("table").is_some() {
-                let message = "table stands in parameter and in connection; one of them must go";
-                faults.error(&parameter.place("table"), message, "remove one");
-                return Err(AlreadyTold);
-            }
-            Ok(Some(entry))
-        }
-        [] => Ok(None),
-        [_] => {
-            faults.error(&format!("{place}/0"), "a connection must be an object", "");
-            Err(AlreadyTold)
-        }
-        several => {
-            let message = format!("{} connections are given; one is supported", several.len());
-            faults.unsupported(&place, message, "write one job for each data source");
-            Err(AlreadyTold)
+/// A query stands for all of them, as in DataWorks and DataX.
+fn warn_of_void_keys(parameter: &Object<'_>, faults: &Faults) {
+    for key in ["splitPk", "column", "where", "splitFactor"] {
+        if parameter.get(key).is_some_and(|value| !is_empty(value)) {
+            let message = match key {
+                "splitPk" => "splitPk is ignored with querySql: each query is one task".to_owned(),
+                _ => format!("{key} is ignored with querySql"),
+            };
+            faults.warn(&parameter.place(key), message);
         }
     }
 }
 
-/// Database, if written in front, and table.
-fn read_table(holder: &Object<'_>, faults: &Faults) -> Option<(Option<String>, String)> {
-    let place = holder.place("table");
-    let texts = holder.texts("table");
-    let name = match texts.as_slice() {
-        [(_, name)] => name,
-        [] => {
-            if holder.get("table").is_none_or(is_empty) {
-                faults.error(&place, "parameter.table is required", "the name of one table");
-            }
-            return None;
-        }
-        several => {
-            let message = format!("{} tables are given; one is supported", several.len());
-            faults.unsupported(&place, message, "write one job for each table");
-            return None;
-        }
-    };
-    let many = !name.contains('`') && (name.contains(',') || name.contains("_["));
-    if many {
-        let message = format!("\"{name}\" stands for several tables; one is supported");
-        faults.unsupported(&place, message, "write one job for each table");
-        return None;
-    }
-    let mut parts = sql::name_parts(name).unwrap_or_default();
-    match (parts.pop(), parts.pop(), parts.is_empty()) {
-        (Some(table), database, true) => Some((database, table)),
-        _ => {
-            let message = format!("table must be a name or database.name, not \"{name}\"");
-            faults.error(&place, message, "put a name with other characters into backticks");
-            None
-        }
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::String(text) => text.trim().is_empty(),
         Value::Array(list) => list.is_empty(),

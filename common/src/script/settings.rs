@@ -2,7 +2,7 @@
 
 use super::faults::Faults;
 use super::fields::{Object, integer, is_blank, is_no_limit, show};
-use crate::job::{CommitMode, ErrorLimit, Settings};
+use crate::job::{CommitMode, ErrorLimit, Settings, Split};
 
 const KEYS: &[&str] =
     &["speed", "errorLimit", "executeMode", "failoverEnable", "common", "dryRun", "starlift"];
@@ -30,10 +30,20 @@ pub(super) fn read(setting: &Object<'_>, faults: &Faults) -> Settings {
     setting.boolean("failoverEnable");
     // What it means is for the commands: `Parsed::dry_run`.
     setting.boolean("dryRun");
-    let own = setting.object("starlift").map_or_else(Own::default, |own| read_own(&own, faults));
-    let time_zone = read_time_zone(setting, faults);
-    let Own { commit, create_table, probe_lengths } = own;
-    Settings { concurrent, bytes_per_second, error_limit, commit, time_zone, create_table, probe_lengths }
+    let mut settings = Settings {
+        concurrent,
+        bytes_per_second,
+        error_limit,
+        commit: CommitMode::default(),
+        split: Split::default(),
+        time_zone: read_time_zone(setting, faults),
+        create_table: false,
+        probe_lengths: false,
+    };
+    if let Some(own) = setting.object("starlift") {
+        read_own(&own, &mut settings, faults);
+    }
+    settings
 }
 
 /// Concurrency and the limit in bytes per second.
@@ -209,41 +219,32 @@ fn offset_of_gmt(zone: &str) -> Option<String> {
     (hours <= 14 && minutes < 60).then(|| format!("{sign}{hours:02}:{minutes:02}"))
 }
 
-/// `setting.starlift`.
-#[derive(Default)]
-struct Own {
-    commit: CommitMode,
-    create_table: bool,
-    probe_lengths: bool,
-}
-
 /// Our own settings are read strictly: a word that is not understood here was meant for us.
-fn read_own(own: &Object<'_>, faults: &Faults) -> Own {
-    let mut read = Own::default();
+fn read_own(own: &Object<'_>, settings: &mut Settings, faults: &Faults) {
     for (key, value) in own.entries() {
         let place = own.place(key);
         match (key, value.as_str()) {
-            ("createTable", _) => read.create_table = own.boolean(key) == Some(true),
-            ("probeLengths", _) => read.probe_lengths = own.boolean(key) == Some(true),
-            ("commit", Some("task")) => read.commit = CommitMode::Task,
-            ("commit", Some("job")) => read.commit = CommitMode::Job,
+            ("createTable", _) => settings.create_table = own.boolean(key) == Some(true),
+            ("probeLengths", _) => settings.probe_lengths = own.boolean(key) == Some(true),
+            ("commit", Some("task")) => settings.commit = CommitMode::Task,
+            ("commit", Some("job")) => settings.commit = CommitMode::Job,
             ("commit", _) => {
                 let message = format!("commit must be \"task\" or \"job\", not {}", show(value));
                 faults.error(&place, message, "");
             }
-            ("split", _) => faults.unsupported(
-                &place,
-                format!("split {} is not supported yet", show(value)),
-                "name a splitPk in the reader",
-            ),
+            ("split", Some("key")) => settings.split = Split::Key,
+            ("split", Some("tablet")) => settings.split = Split::Tablet,
+            ("split", _) => {
+                let message = format!("split must be \"key\" or \"tablet\", not {}", show(value));
+                faults.error(&place, message, "");
+            }
             // What it allows is for the reader: `script::split_factor_most`.
             ("allowLargeSplitFactor", _) => drop(own.boolean(key)),
             _ => faults.error(
                 &place,
                 format!("setting.starlift has no key {key}"),
-                "known: commit, createTable, probeLengths, allowLargeSplitFactor",
+                "known: commit, split, createTable, probeLengths, allowLargeSplitFactor",
             ),
         }
     }
-    read
 }

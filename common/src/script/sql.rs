@@ -172,6 +172,33 @@ fn clause(previous: &str, word: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether the statement reads and does nothing else, by its first word.
+pub(super) fn is_select(sql: &str) -> bool {
+    let mut words = pieces(sql).filter_map(|piece| match piece {
+        Ok((Piece::Word(word), ..)) => Some(word),
+        _ => None,
+    });
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("select") || word.eq_ignore_ascii_case("with"))
+}
+
+/// The elements of a list parted by commas outside of quotes; blank ones are left out.
+pub(super) fn split_list(text: &str) -> Vec<&str> {
+    let commas = pieces(text).filter_map(|piece| match piece {
+        Ok((Piece::Other(','), from, _)) => Some(from),
+        _ => None,
+    });
+    let mut start = 0;
+    let mut elements: Vec<&str> = commas
+        .map(|comma| {
+            let element = &text[start..comma];
+            start = comma + 1;
+            element
+        })
+        .collect();
+    elements.push(&text[start..]);
+    elements.into_iter().map(str::trim).filter(|element| !element.is_empty()).collect()
+}
+
 /// The parts of a possibly quoted, possibly qualified name: `` `my.db`.t `` is `my.db` and `t`. `None` when it is none.
 pub(super) fn name_parts(text: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
@@ -250,6 +277,18 @@ mod tests {
             let fault = condition_fault(bad).unwrap_or_default();
             assert!(fault.contains(part), "{bad}: {fault}");
         }
+    }
+
+    #[test]
+    fn a_list_parts_at_commas_outside_of_quotes() {
+        assert_eq!(split_list("a, `b,c` ,,d"), ["a", "`b,c`", "d"]);
+        assert_eq!(split_list(" "), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn only_statements_that_read_are_selects() {
+        assert!(is_select("/* why */ (SELECT 1)") && is_select("with a as (select 1) select * from a"));
+        assert!(!is_select("delete from t") && !is_select(""));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 mod invalid_inputs;
 
 use super::*;
-use crate::job::{CommitMode, Compression, ErrorLimit, Format, OnError};
+use crate::job::{CommitMode, Compression, ErrorLimit, Format, OnError, RelationSpec};
 
 /// A script that has no fault and gives no warning.
 fn good() -> Value {
@@ -56,6 +56,23 @@ fn parameters(given: &[(&str, &str)]) -> Parameters {
     Parameters::evaluate(&definitions, schedule).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
+fn table(datasource: &str, database: Option<&str>, table: &str) -> RelationSpec {
+    RelationSpec {
+        datasource: datasource.into(),
+        database: database.map(Into::into),
+        relation: Relation::Table(table.into()),
+    }
+}
+
+/// `good()` whose reader has `connection` in place of a table.
+fn with_connections(list: Value) -> Value {
+    let mut script = good();
+    let parameter = script.pointer_mut(READER).and_then(Value::as_object_mut).expect("the reader");
+    parameter.remove("table");
+    parameter.insert("connection".to_owned(), list);
+    script
+}
+
 const READER: &str = "/steps/0/parameter";
 const WRITER: &str = "/steps/1/parameter";
 
@@ -76,7 +93,7 @@ fn a_plain_script_is_read_in_full() {
     assert!(!dry_run);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(spec.source.kind, SourceKind::Starrocks);
-    assert_eq!(spec.source.database.as_deref(), Some("ods"));
+    assert_eq!(spec.source.relations, [table("src", Some("ods"), "orders")]);
     assert_eq!(spec.source.filter.as_deref(), Some("id > 100"));
     assert_eq!((spec.source.split_key.as_deref(), spec.source.split_factor), (Some("id"), 5));
     assert_eq!(spec.target.load_urls, ["http://10.0.0.11:8030"]);
@@ -241,26 +258,83 @@ fn the_strategy_on_error_is_read_in_any_letter_case() {
 
 #[test]
 fn what_is_not_built_is_refused_as_unsupported() {
-    let connection = |list: Value| {
-        let mut script = good();
-        let parameter = script.pointer_mut(READER).and_then(Value::as_object_mut).expect("the reader");
-        parameter.remove("table");
-        parameter.insert("connection".to_owned(), list);
-        script
-    };
-    for script in [
-        with(&format!("{READER}/table"), json!(["a", "b"])),
-        with(&format!("{READER}/table"), json!("t_[0-9]")),
-        connection(json!([{ "datasource": "a", "table": ["t"] }, { "datasource": "b", "table": ["t"] }])),
-        connection(json!([{ "querySql": ["select 1"] }])),
-        with("/setting/starlift", json!({ "split": "tablet" })),
-        with("/setting/speed/record", json!(100)),
-        with("/transform", json!(true)),
-    ] {
+    for script in [with("/setting/speed/record", json!(100)), with("/transform", json!(true))] {
         let problems = parse(&script.to_string()).expect_err("it is not built");
         let codes: Vec<Code> = problems.iter().map(|problem| problem.code).collect();
         assert_eq!(codes, [Code::Unsupported], "{problems:#?}");
     }
+}
+
+#[test]
+fn a_reader_may_name_many_tables() {
+    let relations = |script: &Value| parsed(script).spec.source.relations;
+    let listed = with(&format!("{READER}/table"), json!(["a", "t_[1-2], `b,c`"]));
+    let names: Vec<String> = relations(&listed).iter().map(RelationSpec::name).collect();
+    assert_eq!(names, ["a", "t_1", "t_2", "b,c"]);
+    let several = with_connections(json!([
+        { "datasource": "one", "table": ["x.trade_[00-01]"], "selectedDatabase": "x" },
+        { "datasource": "two", "table": "trade_02" },
+        { "table": ["trade_03"] },
+    ]));
+    assert_eq!(
+        relations(&several),
+        [
+            table("one", Some("x"), "trade_00"),
+            table("one", Some("x"), "trade_01"),
+            table("two", Some("ods"), "trade_02"),
+            table("src", Some("ods"), "trade_03"),
+        ]
+    );
+}
+
+#[test]
+fn a_query_stands_for_table_columns_filter_and_key() {
+    let script = with_connections(
+        json!([{ "querySql": ["select a from b;", "with c as (select 1) select 1 from c"] }]),
+    );
+    let Parsed { spec, warnings, .. } = parsed(&script);
+    let queries: Vec<String> = spec.source.relations.iter().map(RelationSpec::name).collect();
+    assert_eq!(queries, ["select a from b", "with c as (select 1) select 1 from c"]);
+    assert_eq!(
+        (spec.source.columns, spec.source.filter, spec.source.split_key),
+        (ColumnList::All, None, None)
+    );
+    assert!(
+        warnings.iter().any(|warning| warning.contains("splitPk is ignored with querySql")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn tables_that_cannot_be_meant_are_refused() {
+    let table = |value: Value| with(&format!("{READER}/table"), value);
+    let one = |name: &str| json!({ "datasource": "a", "table": [name] });
+    for (script, part) in [
+        (table(json!(["a", "b", "a"])), "a is listed twice"),
+        (table(json!("t_[a-b]")), "range bounds must be numbers"),
+        (
+            with_connections(json!([{ "datasource": "a" }])),
+            "/connection/0/table: parameter.table is required",
+        ),
+        (with_connections(json!([one("t"), one("t")])), "t is listed twice"),
+        (with_connections(json!([one("t"), { "querySql": "select 1" }])), "one connection has querySql"),
+        (with_connections(json!([{ "querySql": "delete from t" }])), "must be a SELECT"),
+        (with_connections(json!([{ "querySql": "select 1; select 2" }])), "holds 2 statements"),
+        (with(&format!("{READER}/connection"), json!([one("t")])), "table stands in parameter"),
+        (with(&format!("{WRITER}/table"), json!(["a", "b"])), "2 tables are given; a writer has one"),
+    ] {
+        let text = told(&script);
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn tablets_are_of_starrocks_tables() {
+    let mut script = with("/setting/starlift", json!({ "split": "tablet" }));
+    assert!(parsed(&script).warnings[0].contains("splitPk is not used"));
+    set(&mut script, "/steps/0/stepType", json!("mysql"));
+    assert!(told(&script).contains("needs tables of StarRocks"));
+    assert!(told(&with("/setting/starlift", json!({ "split": "row" }))).contains("\"key\" or \"tablet\""));
 }
 
 #[test]
@@ -334,8 +408,8 @@ fn wizard_scripts_are_accepted_without_a_word() {
     });
     let Parsed { spec, warnings, .. } = parsed(&script);
     assert_eq!(warnings, Vec::<String>::new());
-    assert_eq!((spec.source.kind, spec.source.datasource.as_str()), (SourceKind::Mysql, "my_src"));
-    assert_eq!((spec.source.database.as_deref(), spec.source.table.as_str()), (Some("shop"), "student"));
+    assert_eq!(spec.source.kind, SourceKind::Mysql);
+    assert_eq!(spec.source.relations, [table("my_src", Some("shop"), "student")]);
     assert_eq!(spec.source.hint.as_deref(), Some("/*+ SET_VAR(query_timeout=7200) */"));
     assert_eq!(spec.source.columns, ColumnList::Listed(vec!["id".into(), "name".into(), "'x'".into()]));
     assert_eq!((spec.source.filter.as_deref(), spec.source.split_key.as_deref()), (None, Some("id")));
@@ -524,6 +598,7 @@ fn every_whole_job_is_read_with_the_warnings_that_it_deserves() {
             ],
         ),
         ("e5-datax-mysql", &[]),
+        ("e6-datax-query", &[]),
         ("e7-partial-update", &[]),
     ] {
         let text =

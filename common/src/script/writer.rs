@@ -2,9 +2,9 @@
 
 use super::faults::Faults;
 use super::fields::{Object, show};
-use super::reader::{IGNORED, all_or_listed, read_column_list, read_place};
+use super::reader::{IGNORED, all_or_listed, read_column_list};
 use super::steps::Step;
-use super::{load_props, sql};
+use super::{load_props, relations, sql};
 use crate::job::{ColumnList, OnError, TargetSpec};
 use crate::{label, load_url};
 
@@ -38,7 +38,7 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<TargetSpec> {
     let kind = step.kind(&["starrocks"], faults);
     let parameter = Object::new(format!("{}/parameter", step.pointer), step.parameter, faults);
     parameter.refuse_unknown_keys(KEYS, &[IGNORED, WITHOUT_MEANING].concat());
-    let place = read_place(&parameter, faults);
+    let relation = relations::read_one(&parameter, faults);
     let columns = read_columns(&parameter, faults);
     let load_urls = read_load_urls(&parameter, faults);
     let load = load_props::read(&parameter, columns.as_ref(), faults);
@@ -54,11 +54,11 @@ pub(super) fn read(step: &Step<'_>, faults: &Faults) -> Option<TargetSpec> {
     }
     let on_error = read_strategy(&parameter, faults);
     let label_prefix = read_label_prefix(&parameter, faults);
-    let (_, place, columns) = (kind?, place?, columns?);
+    let (_, (table, relation), columns) = (kind?, relation?, columns?);
     Some(TargetSpec {
-        datasource: place.datasource,
-        database: place.database,
-        table: place.table,
+        datasource: relation.datasource,
+        database: relation.database,
+        table,
         columns,
         load_urls,
         load,

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use starlift_common::job::{CommitMode, Format, JobSpec, LoadMode, LoadSpec, OnError, TIMEOUT_MAX_S};
+use starlift_common::job::{
+    CommitMode, Format, JobSpec, LoadMode, LoadSpec, OnError, RelationSpec, TIMEOUT_MAX_S,
+};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::task::TaskPlan;
 
@@ -165,7 +167,7 @@ impl ServerFacts {
                         most >> 20
                     );
                     Problem::new(Code::InvalidSettings, message)
-                        .at(spec.source.table.clone())
+                        .at(names(spec))
                         .hint("name a splitPk, or use format csv")
                 })
             }
@@ -188,7 +190,7 @@ impl ServerFacts {
                      max_running_txn_num_per_db ({} now) at the target",
                     self.open_transactions()
                 );
-                Some(Problem::new(Code::InvalidSettings, message).at(spec.source.table.clone()).hint(hint))
+                Some(Problem::new(Code::InvalidSettings, message).at(names(spec)).hint(hint))
             }
         }
     }
@@ -225,6 +227,13 @@ impl ServerFacts {
         }
         warnings
     }
+}
+
+/// What the job reads, for messages.
+fn names(spec: &JobSpec) -> String {
+    let relations = &spec.source.relations;
+    let first = relations.first().map(RelationSpec::name).unwrap_or_default();
+    if relations.len() > 1 { format!("{first} and {} others", relations.len() - 1) } else { first }
 }
 
 /// A task's share of the job's speed limit while all slots are busy.

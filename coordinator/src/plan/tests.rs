@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use starlift_common::job::{
-    CellCheck, CellKind, CellRule, CommitMode, ErrorLimit, LoadProps, OnError, Settings, SourceSpec,
-    TargetSpec,
+    CellCheck, CellKind, CellRule, CommitMode, ErrorLimit, LoadProps, OnError, RelationSpec, Settings,
+    SourceSpec, Split, TargetSpec,
 };
-use starlift_common::task::{KeyRange, TaskRange};
+use starlift_common::task::{Key, KeyRange, TaskRange};
 
 use starlift_common::job::LoadMode;
 
@@ -18,13 +18,15 @@ fn listed(names: &[&str]) -> ColumnList {
     ColumnList::Listed(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
+fn relation(table: &str) -> RelationSpec {
+    RelationSpec { datasource: "shop".into(), database: None, relation: Relation::Table(table.into()) }
+}
+
 pub(crate) fn spec() -> JobSpec {
     JobSpec {
         source: SourceSpec {
             kind: SourceKind::Mysql,
-            datasource: "shop".into(),
-            database: None,
-            table: "orders".into(),
+            relations: vec![relation("orders")],
             columns: ColumnList::All,
             hint: None,
             filter: None,
@@ -50,6 +52,7 @@ pub(crate) fn spec() -> JobSpec {
             bytes_per_second: None,
             error_limit: ErrorLimit::default(),
             commit: CommitMode::Task,
+            split: Split::Key,
             time_zone: None,
             create_table: false,
             probe_lengths: false,
@@ -76,16 +79,27 @@ fn column(name: &str, kind: Kind) -> Column {
 
 pub(crate) fn source(selected: Vec<Selected>) -> SourceFacts {
     SourceFacts {
-        database: "shop".into(),
         selected,
-        key: Some(SplitKey {
-            name: "id".into(),
-            facts: KeyFacts { bounds: Some((1, 400_000)), nullable: true },
-            is_sorted: true,
-        }),
-        size: Size { rows: 400_000, bytes: 0 },
+        shards: vec![shard("orders", Size { rows: 400_000, bytes: 0 })],
         primary_key: Vec::new(),
         time_zone: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// Evenly spread keys from 1, and perhaps NULL.
+fn shard(table: &str, size: Size) -> ShardFacts {
+    let pieces = ranges::evenly_spread(1, 400_000, size.rows, 4_000);
+    ShardFacts {
+        datasource: "shop".into(),
+        database: "shop".into(),
+        relation: Relation::Table(table.into()),
+        split: SplitFacts::Key(SplitKey {
+            name: "id".into(),
+            facts: KeyFacts { pieces, nulls: Some(0) },
+            is_sorted: true,
+        }),
+        size,
     }
 }
 
@@ -104,7 +118,7 @@ fn target(columns: Vec<Column>) -> TargetFacts {
             prepared_s: None,
         },
         load_urls: vec!["http://fe1:8030".into()],
-        source_here: None,
+        sources_here: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -126,7 +140,10 @@ fn problems(result: Result<Plan, Vec<Problem>>) -> Vec<Problem> {
 fn a_plan_covers_the_table_and_names_everything_a_worker_needs() {
     let plan = assemble(&spec(), &source(selected(&["id", "n"])), &target(integers(&["ID", "N"]))).unwrap();
     assert_eq!(plan.tasks.len(), 8 + 1);
-    assert_eq!(plan.tasks[0].range, TaskRange::Keys(KeyRange { lower: None, upper: Some(50_001) }));
+    assert_eq!(
+        plan.tasks[0].range,
+        TaskRange::Keys(KeyRange { lower: None, upper: Some(Key::integer(50_001)) })
+    );
     assert_eq!(plan.tasks[8].range, TaskRange::NullKeys);
     assert_eq!(plan.rows_estimate(), 400_000);
     assert_eq!(plan.shards[0].select, ["`id`", "`n`"]);
@@ -285,7 +302,7 @@ fn nested_values_need_json() {
 #[test]
 fn a_job_that_would_empty_its_own_source_is_refused() {
     let mut facts = target(integers(&["id"]));
-    facts.source_here = Some(("dw".into(), "orders".into()));
+    facts.sources_here = vec![("dw".into(), "orders".into())];
     let found = problems(assemble(&spec(), &source(selected(&["id"])), &facts));
     assert_eq!(found[0].code, Code::SourceIsTarget);
     let mut harmless = spec();
@@ -306,17 +323,60 @@ fn what_an_operator_should_know_is_a_warning() {
 }
 
 #[test]
-fn a_split_key_must_be_an_integer_column() {
-    let catalogue = [column("id", BIGINT), column("name", Kind::Text), column("big", Kind::LargeInt)];
-    let key = |name: &str| {
-        let mut spec = spec();
-        spec.source.split_key = Some(name.into());
-        split_key(&spec, &catalogue).map(|column| column.map(|column| column.name.clone()))
-    };
-    assert_eq!(key("ID"), Ok(Some("id".into())));
-    assert_eq!(key("big"), Ok(Some("big".into())));
-    assert_eq!(key("name").unwrap_err().code, Code::InvalidSplitKey);
-    assert!(key("idd").unwrap_err().hint.contains("id"));
+fn a_split_key_must_be_a_column() {
+    let catalogue = [column("id", BIGINT), column("name", Kind::Text)];
+    let key = |name: &str| split_key(Some(name), "dw.t", &catalogue);
+    assert_eq!(key("ID").unwrap().unwrap().name, "id");
+    let problem = key("idd").unwrap_err();
+    assert_eq!((problem.code, problem.place.as_str()), (Code::InvalidSplitKey, "dw.t.idd"));
+    assert!(problem.hint.contains("id"));
+}
+
+#[test]
+fn tables_share_the_tasks_by_their_rows() {
+    let mut spec = spec();
+    spec.source.relations = vec![relation("t_0"), relation("t_1")];
+    let mut facts = source(selected(&["id"]));
+    let sizes = [100_000, 3_000_000].map(|rows| Size { rows, bytes: 0 });
+    facts.shards = vec![shard("t_0", sizes[0]), shard("t_1", sizes[1])];
+    let plan = assemble(&spec, &facts, &target(integers(&["id"]))).expect("a plan");
+    let of = |shard: u32| plan.tasks.iter().filter(|task| task.shard == shard).count();
+    assert_eq!((of(0), of(1)), (2 + 1, 10 + 1));
+    assert_eq!(plan.shards[1].table, "t_1");
+    spec.settings.commit = CommitMode::Job;
+    let mut few = target(integers(&["id"]));
+    few.server.open_transactions = Some(20);
+    let plan = assemble(&spec, &facts, &few).expect("a plan");
+    assert_eq!(plan.tasks.len(), 5, "at most 30 % of 20, whole tasks for each table");
+    few.server.open_transactions = Some(10);
+    let problem = &problems(assemble(&spec, &facts, &few))[0];
+    assert!(
+        problem.message.contains("2 tables need at least 4 tasks; 3 are possible"),
+        "{}",
+        problem.message
+    );
+}
+
+#[test]
+fn a_query_is_one_task_and_is_sent_as_it_is() {
+    let mut facts = source(selected(&["id"]));
+    facts.shards[0].relation = Relation::Query("select id from a".into());
+    facts.shards[0].split = SplitFacts::Whole;
+    let plan = assemble(&spec(), &facts, &target(integers(&["id"]))).expect("a plan");
+    assert_eq!(plan.tasks[0].range, TaskRange::Whole);
+    assert_eq!(plan.shards[0].query.as_deref(), Some("select id from a"));
+}
+
+#[test]
+fn tables_of_one_job_have_the_same_columns() {
+    let mut first = selected(&["id", "price"]);
+    first[1].type_text = "decimal(10,2)".into();
+    let mut other = first.clone();
+    assert_eq!(same_columns(("my.t_00", &first), ("my.t_03", &other)), Ok(()));
+    (other[1].kind, other[1].type_text) = (mysql_kind("decimal(12,4)"), "decimal(12,4)".into());
+    let problem = same_columns(("my.t_00", &first), ("my.t_03", &other)).unwrap_err();
+    assert_eq!(problem.message, "my.t_03 differs from my.t_00: column price decimal(12,4) vs decimal(10,2)");
+    assert!(same_columns(("my.t_00", &first), ("my.t_03", &first[..1])).is_err());
 }
 
 #[test]
@@ -328,7 +388,7 @@ fn json_bodies_stay_below_what_the_server_buffers() {
 }
 
 fn large(rows: u64, bytes: u64) -> SourceFacts {
-    SourceFacts { size: Size { rows, bytes }, ..source(selected(&["id"])) }
+    SourceFacts { shards: vec![shard("orders", Size { rows, bytes })], ..source(selected(&["id"])) }
 }
 
 fn spec_of_one_commit() -> JobSpec {
@@ -365,7 +425,7 @@ fn a_commit_of_the_whole_job_is_refused_when_a_task_would_need_a_second_part() {
     assert!(found[0].message.contains("8704 MiB"), "{}", found[0].message);
     assert!(problems(plan(1 << 40, 0))[0].message.contains("129600 s"), "half of the longest timeout");
     let mut whole = large(10_000_000, 9 << 30);
-    whole.key = None;
+    whole.shards[0].split = SplitFacts::Whole;
     assert!(problems(assemble(&spec_of_one_commit(), &whole, &facts))[0].hint.contains("splitPk"));
 }
 
@@ -413,7 +473,7 @@ fn a_server_without_transactions_gets_plain_loads_and_a_warning() {
     let tasks = assemble(&spec(), &large(60_000, 100 << 30), &facts).expect("a plan").tasks.len();
     assert_eq!(tasks, 20 + 1);
     let mut whole = large(60_000, 11 << 30);
-    whole.key = None;
+    whole.shards[0].split = SplitFacts::Whole;
     assert!(problems(assemble(&spec(), &whole, &facts))[0].message.contains("11264 MiB"));
     let mut json = spec();
     json.target.load.format = Format::Json;

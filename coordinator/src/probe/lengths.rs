@@ -1,14 +1,14 @@
 //! Asks the source for its longest texts, so that a plan can say whether they fit instead of that they may not.
 
 use starlift_common::datasource::Datasources;
-use starlift_common::job::{JobSpec, SourceKind};
+use starlift_common::job::{JobSpec, Relation, SourceKind};
 use starlift_common::problem::Problem;
-use starlift_common::query::{push_where, table_name};
+use starlift_common::query::{push_where, quote, table_name};
 
 use super::Asker;
-use crate::plan::{Length, SourceFacts, TargetFacts, lengths_in_doubt};
+use crate::plan::{Length, ShardFacts, SourceFacts, TargetFacts, lengths_in_doubt, shard_name};
 
-/// Puts measured lengths in the place of those that may be too long; one pass over the table.
+/// Puts measured lengths in the place of those that may be too long; one pass over each table.
 pub(crate) async fn lengths(
     spec: &JobSpec,
     datasources: &Datasources,
@@ -27,22 +27,39 @@ pub(crate) async fn lengths(
         }
     };
     let asked: Vec<String> = in_doubt.iter().map(bytes).collect();
-    let hint = spec.source.hint.as_deref().map(|hint| format!("{hint} ")).unwrap_or_default();
-    let from = table_name(&source.database, &spec.source.table);
-    let mut sql = format!("SELECT {hint}{} FROM {from}", asked.join(", "));
-    push_where(&mut sql, spec.source.filter.as_deref(), None);
-
-    let datasource = datasources.find(&spec.source.datasource, "")?;
-    let place = format!("{}.{}", source.database, spec.source.table);
-    let mut asker = Asker::new(datasource, spec.settings.time_zone.as_deref(), place).await?;
-    let row = asker.rows(&sql).await?.pop().unwrap_or_default();
-    asker.close().await;
-    for (index, cell) in in_doubt.into_iter().zip(row) {
-        // Without a value there is none that is too long.
-        let bytes = cell.map_or(Ok(0), |text| text.trim().parse());
-        if let Ok(bytes) = bytes {
-            source.selected[index].length = Some(Length::Measured(bytes));
+    let mut longest = vec![0; in_doubt.len()];
+    for shard in &source.shards {
+        let measured = longest_of(spec, datasources, shard, &asked).await?;
+        for (longest, measured) in longest.iter_mut().zip(measured) {
+            *longest = measured.max(*longest);
         }
     }
+    for (index, bytes) in in_doubt.into_iter().zip(longest) {
+        source.selected[index].length = Some(Length::Measured(bytes));
+    }
     Ok(())
+}
+
+/// One number for each of the expressions asked; of a table without a value, 0.
+async fn longest_of(
+    spec: &JobSpec,
+    datasources: &Datasources,
+    shard: &ShardFacts,
+    asked: &[String],
+) -> Result<Vec<u64>, Problem> {
+    let hint = spec.source.hint.as_deref().map(|hint| format!("{hint} ")).unwrap_or_default();
+    let from = match &shard.relation {
+        Relation::Table(table) => table_name(&shard.database, table),
+        Relation::Query(query) => format!("({query}\n) AS starlift_query"),
+    };
+    let mut sql = format!("SELECT {hint}{} FROM {from}", asked.join(", "));
+    push_where(&mut sql, spec.source.filter.as_deref(), None);
+    let datasource = datasources.find(&shard.datasource, "")?;
+    let place = format!("{}.{}", shard.database, shard_name(&shard.relation));
+    let mut asker = Asker::new(datasource, spec.settings.time_zone.as_deref(), place).await?;
+    asker.rows(&format!("USE {}", quote(&shard.database))).await?;
+    let row = asker.rows(&sql).await?.pop().unwrap_or_default();
+    asker.close().await;
+    let number = |cell: Option<String>| cell.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    Ok(row.into_iter().map(number).collect())
 }

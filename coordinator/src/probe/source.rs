@@ -1,43 +1,215 @@
-//! Asks the source: columns, the types of expressions, whether `where` is understood, key bounds and size.
+//! Asks the sources: columns, the types of expressions, whether `where` is understood, and how large each table is. How its
+//! keys are spread is asked in [`super::keys`].
 
 use mysql_async::prelude::Queryable;
-use starlift_common::datasource::Datasources;
-use starlift_common::job::{JobSpec, SourceKind};
+use starlift_common::datasource::{Datasource, Datasources};
+use starlift_common::job::{JobSpec, Relation, RelationSpec, SourceKind, Split};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{push_where, quote, table_name, text_literal};
 use starlift_remote::mysql::explain;
 
+use super::keys::{self, KeyColumn, Table};
 use super::{Asker, catalogue, database_of, expression, refine_starrocks};
 use crate::columns::Column;
-use crate::plan::{self, Element, Selected, SourceFacts, SplitKey};
-use crate::ranges::{KeyFacts, Size};
+use crate::keys::{KeyType, key_type};
+use crate::plan::{self, Element, Selected, ShardFacts, SourceFacts, SplitFacts, SplitKey};
+use crate::ranges::{self, Size};
 
 /// Row estimates below this are checked by counting so many rows: statistics of a freshly filled table lag behind.
 const COUNTED_ROWS: u64 = 100_000;
+/// Faults told of one job's tables; thousands may have the same one.
+const PROBLEMS_MOST: usize = 20;
 
-/// Asks the source. All faults found are told.
+/// Asks all sources, one after the other. Faults of several tables are told together.
 pub(crate) async fn source(spec: &JobSpec, datasources: &Datasources) -> Result<SourceFacts, Vec<Problem>> {
-    let wanted = &spec.source;
-    let one = |problem: Problem| vec![problem];
-    let datasource = datasources.find(&wanted.datasource, "").map_err(one)?;
-    let database = database_of(wanted.database.as_deref(), datasource, "selectedDatabase").map_err(one)?;
-    let place = format!("{database}.{}", wanted.table);
-    let zone = spec.settings.time_zone.as_deref();
-    let mut asker = Asker::new(datasource, zone, place).await.map_err(one)?;
-    let mut columns = catalogue(&mut asker, &database, &wanted.table, wanted.kind).await.map_err(one)?;
-    if wanted.kind == SourceKind::Starrocks {
-        refine_starrocks(&mut asker, &database, &wanted.table, &mut columns).await;
-    }
-
+    let mut facts = SourceFacts {
+        selected: Vec::new(),
+        shards: Vec::new(),
+        primary_key: Vec::new(),
+        time_zone: None,
+        warnings: Vec::new(),
+    };
+    let mut first_place = String::new();
     let mut problems = Vec::new();
-    let key = plan::split_key(spec, &columns).unwrap_or_else(|problem| {
-        problems.push(problem);
-        None
-    });
-    if let Err(problem) = try_filter(&mut asker, spec, &database).await {
+    let mut open: Option<Asker<'_>> = None;
+    for relation in &spec.source.relations {
+        let looked = match place_of(relation, datasources) {
+            Err(problem) => Err(vec![problem]),
+            Ok((datasource, database)) => {
+                let place = format!("{database}.{}", relation.name());
+                match reuse(open.take(), datasource, spec, place).await {
+                    Err(problem) => Err(vec![problem]),
+                    Ok(asker) => {
+                        look(open.insert(asker), spec, relation, &database, &mut facts.warnings).await
+                    }
+                }
+            }
+        };
+        match looked {
+            Ok((looked, shard)) => {
+                let place = format!("{}.{}", shard.database, relation.name());
+                if facts.shards.is_empty() {
+                    if let Some(asker) = &mut open {
+                        facts.time_zone = time_zone(asker, spec, &looked.selected).await;
+                    }
+                    (facts.selected, facts.primary_key) = (looked.selected, looked.primary_key);
+                    first_place = place;
+                } else if let Err(problem) =
+                    plan::same_columns((&first_place, &facts.selected), (&place, &looked.selected))
+                {
+                    problems.push(problem);
+                }
+                facts.shards.push(shard);
+            }
+            Err(found) => {
+                problems.extend(found);
+                // What cannot be reached stays so, and every other table would be told as unlike a missing one.
+                if facts.shards.is_empty() {
+                    break;
+                }
+            }
+        }
+        if problems.len() >= PROBLEMS_MOST {
+            break;
+        }
+    }
+    if let Some(asker) = open {
+        asker.close().await;
+    }
+    if problems.is_empty() { Ok(facts) } else { Err(problems) }
+}
+
+fn place_of<'d>(
+    relation: &RelationSpec,
+    datasources: &'d Datasources,
+) -> Result<(&'d Datasource, String), Problem> {
+    let datasource = datasources.find(&relation.datasource, "")?;
+    let database = database_of(relation.database.as_deref(), datasource, "selectedDatabase")?;
+    Ok((datasource, database))
+}
+
+/// The connection of the table before, when it leads to the same data source.
+async fn reuse<'d>(
+    open: Option<Asker<'d>>,
+    datasource: &'d Datasource,
+    spec: &JobSpec,
+    place: String,
+) -> Result<Asker<'d>, Problem> {
+    match open {
+        Some(mut asker) if asker.datasource.name == datasource.name => {
+            asker.place = place;
+            Ok(asker)
+        }
+        other => {
+            if let Some(asker) = other {
+                asker.close().await;
+            }
+            Asker::new(datasource, spec.settings.time_zone.as_deref(), place).await
+        }
+    }
+}
+
+/// What one table or query has to say.
+struct Looked {
+    selected: Vec<Selected>,
+    split: SplitFacts,
+    size: Size,
+    primary_key: Vec<String>,
+}
+
+async fn look(
+    asker: &mut Asker<'_>,
+    spec: &JobSpec,
+    relation: &RelationSpec,
+    database: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(Looked, ShardFacts), Vec<Problem>> {
+    let looked = match &relation.relation {
+        Relation::Query(query) => {
+            let selected =
+                look_at_query(asker, spec, query, database).await.map_err(|problem| vec![problem])?;
+            Looked { selected, split: SplitFacts::Whole, size: Size::default(), primary_key: Vec::new() }
+        }
+        Relation::Table(table) => look_at_table(asker, spec, database, table, warnings).await?,
+    };
+    let shard = ShardFacts {
+        datasource: relation.datasource.clone(),
+        database: database.to_owned(),
+        relation: relation.relation.clone(),
+        split: looked.split.clone(),
+        size: looked.size,
+    };
+    Ok((looked, shard))
+}
+
+/// The columns of a query of the job's own. How many rows it yields is not known before it has run.
+async fn look_at_query(
+    asker: &mut Asker<'_>,
+    spec: &JobSpec,
+    query: &str,
+    database: &str,
+) -> Result<Vec<Selected>, Problem> {
+    // The worker's connection begins in this database too.
+    asker.rows(&format!("USE {}", quote(database))).await?;
+    let sql = format!("SELECT * FROM ({query}\n) AS starlift_query WHERE 1 = 2");
+    let columns = describe(asker, &sql).await.map_err(|problem| {
+        let hint = "it must run inside parentheses too: name each of its columns, each differently";
+        match problem.code {
+            Code::ConnectFailed | Code::NoPrivilege => problem,
+            _ => Problem::new(problem.code, format!("querySql is not understood: {}", problem.message))
+                .at("querySql")
+                .hint(hint),
+        }
+    })?;
+    let select = |column: &mysql_async::Column| {
+        expression::selected(&quote(&column.name_str()), column, spec.source.kind)
+    };
+    Ok(columns.iter().map(select).collect())
+}
+
+async fn look_at_table(
+    asker: &mut Asker<'_>,
+    spec: &JobSpec,
+    database: &str,
+    table: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Looked, Vec<Problem>> {
+    let kind = spec.source.kind;
+    let one = |problem: Problem| vec![problem];
+    let mut columns = catalogue(asker, database, table, kind).await.map_err(one)?;
+    if kind == SourceKind::Starrocks {
+        refine_starrocks(asker, database, table, &mut columns).await;
+    }
+    let place = format!("{database}.{table}");
+    let mut problems = Vec::new();
+    let wanted_key = spec.source.split_key.as_deref().filter(|_| spec.settings.split == Split::Key);
+    let key = match plan::split_key(wanted_key, &place, &columns) {
+        Ok(None) => None,
+        Ok(Some(column)) => {
+            let collation = keys::collation(asker, database, table, &column.name).await.map_err(one)?;
+            let found = key_type(kind, &column.type_text, collation.as_deref());
+            if found.is_none() {
+                problems.push(plan::no_key_type(&place, column));
+            }
+            if let (Some(KeyType::Text { folds_case: true }), Some(collation)) = (found, &collation) {
+                warnings.push(format!(
+                    "splitPk \"{}\" of {place} is compared without regard to case ({collation}): ranges are cut at \
+                     values that the server itself has put in order",
+                    column.name
+                ));
+            }
+            found.map(|key_type| (column, key_type))
+        }
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
+    let name = table_name(database, table);
+    if let Err(problem) = try_filter(asker, spec, &name).await {
         problems.push(problem);
     }
-    let selected = match select(&mut asker, spec, &database, &columns).await {
+    let selected = match select(asker, spec, (&place, &name), &columns).await {
         Ok(selected) => selected,
         Err(found) => {
             problems.extend(found);
@@ -47,17 +219,41 @@ pub(crate) async fn source(spec: &JobSpec, datasources: &Datasources) -> Result<
     if !problems.is_empty() {
         return Err(problems);
     }
-    let facts = measure(&mut asker, spec, &database, key).await.map_err(one)?;
-    let time_zone = time_zone(&mut asker, spec, &selected).await;
-    asker.close().await;
-    let key = key.zip(facts.bounds).map(|(column, bounds)| SplitKey {
-        name: column.name.clone(),
-        facts: KeyFacts { bounds, nullable: column.nullable },
-        is_sorted: is_sorted(wanted.kind, &columns, column),
-    });
+    let mut size = measure(asker, spec, database, table).await.map_err(one)?;
+    let split = match (key, spec.settings.split) {
+        (_, Split::Tablet) => {
+            let tablets = keys::tablets(asker, &name).await.map_err(one)?;
+            if tablets.is_empty() { SplitFacts::Whole } else { SplitFacts::Tablets(tablets) }
+        }
+        (None, Split::Key) => SplitFacts::Whole,
+        (Some((column, key_type)), Split::Key) => {
+            let index = match kind {
+                SourceKind::Mysql => keys::index(asker, database, table, &column.name).await.map_err(one)?,
+                SourceKind::Starrocks => None,
+            };
+            let is_sorted = match kind {
+                SourceKind::Mysql => index.is_some(),
+                // By the first columns of its key.
+                SourceKind::Starrocks => columns.first().is_some_and(|first| first.name == column.name),
+            };
+            let wanted = u64::from(spec.settings.concurrent) * u64::from(spec.source.split_factor);
+            let shares = spec.source.relations.len() as u64;
+            let table = Table {
+                kind,
+                name: &name,
+                hint: spec.source.hint.as_deref(),
+                filter: spec.source.filter.as_deref(),
+            };
+            let column = KeyColumn { name: &column.name, key_type, nullable: column.nullable, index };
+            let pieces = ranges::piece_count(size, wanted.div_ceil(shares));
+            let facts =
+                keys::spread(asker, &table, &column, pieces, &mut size, warnings).await.map_err(one)?;
+            SplitFacts::Key(SplitKey { name: column.name.to_owned(), facts, is_sorted })
+        }
+    };
     let primary = columns.iter().filter(|column| column.is_primary);
     let primary_key = primary.map(|column| column.name.clone()).collect();
-    Ok(SourceFacts { database, selected, key, size: facts.size, primary_key, time_zone })
+    Ok(Looked { selected, split, size, primary_key })
 }
 
 /// The zone of the session, if a value is selected that depends on it.
@@ -76,35 +272,26 @@ async fn time_zone(asker: &mut Asker<'_>, spec: &JobSpec, selected: &[Selected])
     }
 }
 
-/// StarRocks sorts a table by the first columns of its key; in MySQL the catalogue says which columns begin an index.
-fn is_sorted(kind: SourceKind, columns: &[Column], key: &Column) -> bool {
-    match kind {
-        SourceKind::Mysql => key.is_sorted,
-        SourceKind::Starrocks => columns.first().is_some_and(|first| first.name == key.name),
-    }
-}
-
-/// The reader's columns with their types; expressions are asked of the server.
+/// The reader's columns with their types; expressions are asked of the server. `table`: for messages, and quoted.
 async fn select(
     asker: &mut Asker<'_>,
     spec: &JobSpec,
-    database: &str,
+    table: (&str, &str),
     columns: &[Column],
 ) -> Result<Vec<Selected>, Vec<Problem>> {
-    let table = table_name(database, &spec.source.table);
+    let (place, name) = table;
     let mut problems = Vec::new();
     let mut selected = Vec::new();
     for element in plan::elements(spec.source.kind, &spec.source.columns, columns) {
         match element {
             Element::Column(column) => selected.push(column),
-            Element::Expression(text) => match describe(asker, &text, &table, spec.source.kind).await {
-                Ok(column) => selected.push(column),
+            Element::Expression(text) => match describe_one(asker, &text, name).await {
+                Ok(column) => selected.push(expression::selected(&text, &column, spec.source.kind)),
                 Err(problem) if matches!(problem.code, Code::ConnectFailed | Code::NoPrivilege) => {
                     return Err(vec![problem]);
                 }
                 Err(problem) => {
-                    let place = format!("{database}.{}", spec.source.table);
-                    problems.push(plan::unknown_source_column(&place, &text, columns, &problem.message));
+                    problems.push(plan::unknown_source_column(place, &text, columns, &problem.message));
                 }
             },
         }
@@ -112,34 +299,36 @@ async fn select(
     if problems.is_empty() { Ok(selected) } else { Err(problems) }
 }
 
-/// The type and name of an expression, from the metadata of a result without rows.
-async fn describe(
+/// The type and name of an expression.
+async fn describe_one(
     asker: &mut Asker<'_>,
     text: &str,
     table: &str,
-    kind: SourceKind,
-) -> Result<Selected, Problem> {
-    let sql = format!("SELECT {text} FROM {table} WHERE 1 = 2");
-    let failed =
-        |asker: &Asker<'_>, error: &mysql_async::Error| explain(asker.datasource, &asker.place, error);
-    let described = match asker.conn.query_iter(&sql).await {
+) -> Result<mysql_async::Column, Problem> {
+    let columns = describe(asker, &format!("SELECT {text} FROM {table} WHERE 1 = 2")).await?;
+    match <[_; 1]>::try_from(columns) {
+        Ok([column]) => Ok(column),
+        Err(_) => Err(Problem::new(Code::ColumnMismatch, "it yields more than one column")),
+    }
+}
+
+/// The columns of a result that has no rows.
+async fn describe(asker: &mut Asker<'_>, sql: &str) -> Result<Vec<mysql_async::Column>, Problem> {
+    let described = match asker.conn.query_iter(sql).await {
         Err(error) => Err(error),
         Ok(result) => {
             let columns = result.columns();
             result.drop_result().await.map(|()| columns)
         }
     };
-    let columns = described.map_err(|error| failed(asker, &error))?;
-    let [column] = columns.as_deref().unwrap_or_default() else {
-        return Err(Problem::new(Code::ColumnMismatch, "it yields more than one column"));
-    };
-    Ok(expression::selected(text, column, kind))
+    let columns = described.map_err(|error| explain(asker.datasource, &asker.place, &error))?;
+    Ok(columns.as_deref().unwrap_or_default().to_vec())
 }
 
 /// Whether the source understands `where`; reads no row.
-async fn try_filter(asker: &mut Asker<'_>, spec: &JobSpec, database: &str) -> Result<(), Problem> {
+async fn try_filter(asker: &mut Asker<'_>, spec: &JobSpec, table: &str) -> Result<(), Problem> {
     let Some(filter) = &spec.source.filter else { return Ok(()) };
-    let mut sql = format!("SELECT 1 FROM {}", table_name(database, &spec.source.table));
+    let mut sql = format!("SELECT 1 FROM {table}");
     push_where(&mut sql, Some(filter), Some("1 = 2"));
     asker.rows(&sql).await.map(|_| ()).map_err(|problem| match problem.code {
         Code::ConnectFailed | Code::NoPrivilege => problem,
@@ -149,65 +338,27 @@ async fn try_filter(asker: &mut Asker<'_>, spec: &JobSpec, database: &str) -> Re
     })
 }
 
-/// Bounds of the key, if there is one, and the size of what will be read.
-struct Measure {
-    bounds: Option<Option<(i128, i128)>>,
-    size: Size,
-}
-
+/// How much will be read, by estimate.
 async fn measure(
     asker: &mut Asker<'_>,
     spec: &JobSpec,
     database: &str,
-    key: Option<&Column>,
-) -> Result<Measure, Problem> {
-    let table = table_name(database, &spec.source.table);
+    table: &str,
+) -> Result<Size, Problem> {
+    let name = table_name(database, table);
     let filter = spec.source.filter.as_deref();
-    let hint = spec.source.hint.as_deref().map(|hint| format!("{hint} ")).unwrap_or_default();
-    let counts = spec.source.kind == SourceKind::Starrocks;
-    let mut bounds = None;
-    let mut counted = None;
-    let mut wanted = Vec::new();
-    if let Some(key) = key {
-        let key = quote(&key.name);
-        wanted.extend([format!("MIN({key})"), format!("MAX({key})")]);
-    }
-    if counts {
+    let rows = match spec.source.kind {
+        SourceKind::Mysql => estimate(asker, &name, filter).await?,
         // Answered from metadata, and needed: the estimate of information_schema lags by minutes.
-        wanted.push("COUNT(*)".into());
-    }
-    if !wanted.is_empty() {
-        let mut sql = format!("SELECT {hint}{} FROM {table}", wanted.join(", "));
-        push_where(&mut sql, filter, None);
-        let row = asker.rows(&sql).await?.pop().unwrap_or_default();
-        let mut cells = row.into_iter();
-        if let Some(key) = key {
-            let (min, max) = (cells.next().flatten(), cells.next().flatten());
-            bounds = Some(match min.zip(max) {
-                Some((min, max)) => Some((integer(key, &min)?, integer(key, &max)?)),
-                None => None,
-            });
+        SourceKind::Starrocks => {
+            let hint = spec.source.hint.as_deref().map(|hint| format!("{hint} ")).unwrap_or_default();
+            let mut sql = format!("SELECT {hint}COUNT(*) FROM {name}");
+            push_where(&mut sql, filter, None);
+            count(asker, &sql).await?
         }
-        if counts {
-            counted = cells.next().flatten().and_then(|text| text.parse().ok());
-        }
-    }
-    let rows = match counted {
-        Some(rows) => rows,
-        None => estimate(asker, &table, filter).await?,
     };
-    let row_bytes = average_row_bytes(asker, database, &spec.source.table).await;
-    Ok(Measure { bounds, size: Size { rows, bytes: rows.saturating_mul(row_bytes) } })
-}
-
-fn integer(key: &Column, text: &str) -> Result<i128, Problem> {
-    text.trim().parse().map_err(|_| {
-        Problem::new(
-            Code::InvalidSplitKey,
-            format!("splitPk \"{}\" has the value {text}, which is no integer", key.name),
-        )
-        .hint("choose an integer column, or leave splitPk out")
-    })
+    let row_bytes = average_row_bytes(asker, database, table).await;
+    Ok(Size { rows, bytes: rows.saturating_mul(row_bytes) })
 }
 
 /// Rows by the optimizer's estimate. A small one is checked by counting a bounded number of rows.

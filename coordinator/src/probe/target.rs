@@ -3,7 +3,7 @@
 use reqwest::header::HeaderMap;
 use starlift_common::datasource::{Datasource, Datasources};
 use starlift_common::ids::JobId;
-use starlift_common::job::{JobSpec, SourceKind};
+use starlift_common::job::{JobSpec, Relation, RelationSpec, SourceKind};
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::query::{table_name, text_literal};
@@ -54,7 +54,7 @@ pub(crate) async fn target(
         }
     };
     facts.load_urls.clone_from(urls);
-    facts.source_here = source_here(spec, datasources, datasource);
+    facts.sources_here = sources_here(spec, datasources, datasource);
     facts.server.has_transactions = !tried.not_implemented;
     facts.warnings.extend(tried.warning);
     Ok(facts)
@@ -108,7 +108,7 @@ async fn describe_target(
         has_rows,
         server,
         load_urls: Vec::new(),
-        source_here: None,
+        sources_here: Vec::new(),
         warnings: Vec::new(),
     })
 }
@@ -210,12 +210,18 @@ fn refused_begin(error: &CallError, datasource: &Datasource, database: &str, tab
     problem
 }
 
-/// Database and table of the source, when it is a table of this very server.
-fn source_here(spec: &JobSpec, datasources: &Datasources, target: &Datasource) -> Option<(String, String)> {
-    let source = datasources.get(&spec.source.datasource)?;
-    let same_address =
-        source.port == target.port && source.hosts.iter().any(|host| target.hosts.contains(host));
-    let is_here = spec.source.kind == SourceKind::Starrocks && (source.name == target.name || same_address);
-    let database = spec.source.database.as_deref().or(source.database.as_deref())?;
-    is_here.then(|| (database.to_owned(), spec.source.table.clone()))
+/// Database and table of each source that is a table of this very server.
+fn sources_here(spec: &JobSpec, datasources: &Datasources, target: &Datasource) -> Vec<(String, String)> {
+    if spec.source.kind != SourceKind::Starrocks {
+        return Vec::new();
+    }
+    let here = |relation: &RelationSpec| {
+        let Relation::Table(table) = &relation.relation else { return None };
+        let source = datasources.get(&relation.datasource)?;
+        let same_address =
+            source.port == target.port && source.hosts.iter().any(|host| target.hosts.contains(host));
+        let database = relation.database.as_deref().or(source.database.as_deref())?;
+        (source.name == target.name || same_address).then(|| (database.to_owned(), table.clone()))
+    };
+    spec.source.relations.iter().filter_map(here).collect()
 }

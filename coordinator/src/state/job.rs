@@ -285,7 +285,7 @@ impl Job {
     pub fn facts(&self, attempt: AttemptKey) -> Facts<'_> {
         let plan = self.plan.as_deref().expect("only planned jobs have attempts");
         let task = &plan.tasks[attempt.task.task.index()];
-        Facts { attempt, read: &plan.shards[task.shard as usize], range: task.range, load: &plan.load }
+        Facts { attempt, read: &plan.shards[task.shard as usize], range: &task.range, load: &plan.load }
     }
 
     /// How long a transaction of a task may live at the most: with the smallest share of a speed limit.
@@ -616,7 +616,7 @@ impl Job {
             attempt_number,
             lease,
             read: plan.shards[task.shard as usize].clone(),
-            range: task.range,
+            range: task.range.clone(),
             load: plan.load.clone(),
             rows_estimate: task.rows_estimate,
             bytes_per_second: self.speed_share(),

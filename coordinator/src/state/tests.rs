@@ -9,7 +9,7 @@ use starlift_common::job::{
 use starlift_common::label::Label;
 use starlift_common::retry::FailureClass;
 use starlift_common::task::{
-    BadRow, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, TaskPlan, TaskRange,
+    BadRow, Key, KeyRange, LabelsBegun, Outcome, Prepared, PreparedPart, TaskPlan, TaskRange,
 };
 use starlift_common::wire::Grant;
 
@@ -37,8 +37,8 @@ fn job() -> JobId {
 pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
     let sql = |stage: &str| (0..statements).map(|number| format!("{stage} {number}")).collect();
     let range = |number: u32| {
-        let lower = (number > 0).then(|| i128::from(number) * 100);
-        let upper = (number + 1 < tasks).then(|| (i128::from(number) + 1) * 100);
+        let lower = (number > 0).then(|| Key::integer(i128::from(number) * 100));
+        let upper = (number + 1 < tasks).then(|| Key::integer((i128::from(number) + 1) * 100));
         TaskPlan { shard: 0, range: TaskRange::Keys(KeyRange { lower, upper }), rows_estimate: ROWS }
     };
     Plan {
@@ -53,6 +53,7 @@ pub(crate) fn plan(tasks: u32, statements: usize) -> Plan {
             filter: None,
             key: Some("id".into()),
             time_zone: None,
+            query: None,
         }],
         load: LoadSpec {
             datasource: "dw".into(),

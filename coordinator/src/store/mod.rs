@@ -300,7 +300,7 @@ pub(crate) mod tests {
     use crate::testing::Etcd;
     use starlift_common::ids::WorkerId;
     use starlift_common::job::JobState;
-    use starlift_common::task::{KeyRange, LabelsBegun, TaskRange};
+    use starlift_common::task::{Key, KeyRange, LabelsBegun, TaskRange};
 
     fn pair(key: &str, value: Option<&str>) -> Write {
         Write { key: key.into(), value: value.map(|text| text.as_bytes().to_vec()) }
@@ -408,7 +408,7 @@ pub(crate) mod tests {
     #[test]
     fn a_journal_is_read_as_it_was_written() {
         let mut plan = crate::state::tests::plan(5000, 0);
-        let widest = KeyRange { lower: Some(i128::MIN), upper: Some(i128::MAX) };
+        let widest = KeyRange { lower: Some(Key::integer(i128::MIN)), upper: Some(Key::literal("'it'")) };
         plan.tasks[4999].range = TaskRange::Keys(widest);
         let plan = Arc::new(plan);
         let journal = decode(pairs(encode(&changes(&plan)))).unwrap();

@@ -8,7 +8,7 @@ use starlift_common::job::{
     CellKind, CommitMode, Delimiter, ErrorLimit, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind,
 };
 use starlift_common::label::Label;
-use starlift_common::task::{AttemptKey, KeyRange, Prepared, PreparedPart, TaskPlan, TaskRange};
+use starlift_common::task::{AttemptKey, Key, KeyRange, Prepared, PreparedPart, TaskPlan, TaskRange};
 use starlift_coordinator::clock::Now;
 use starlift_coordinator::plan::{PREPARED_LIFETIME_DEFAULT_S, Plan};
 use starlift_coordinator::state::{Event, Rules, State, Ticket, WorkerInfo};
@@ -36,8 +36,8 @@ pub(crate) fn info(id: &str, slots: u32) -> WorkerInfo {
 /// `tasks` neighbouring ranges of one table, each of [`ROWS`] rows by estimate.
 pub(crate) fn plan(tasks: u32, commit: CommitMode) -> Plan {
     let range = |number: u32| {
-        let lower = (number > 0).then(|| i128::from(number) * 100);
-        let upper = (number + 1 < tasks).then(|| (i128::from(number) + 1) * 100);
+        let lower = (number > 0).then(|| Key::integer(i128::from(number) * 100));
+        let upper = (number + 1 < tasks).then(|| Key::integer((i128::from(number) + 1) * 100));
         TaskPlan { shard: 0, range: TaskRange::Keys(KeyRange { lower, upper }), rows_estimate: ROWS }
     };
     Plan {
@@ -52,6 +52,7 @@ pub(crate) fn plan(tasks: u32, commit: CommitMode) -> Plan {
             filter: None,
             key: Some("id".into()),
             time_zone: None,
+            query: None,
         }],
         load: LoadSpec {
             datasource: "dw".into(),

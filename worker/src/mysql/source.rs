@@ -372,6 +372,7 @@ mod tests {
                 filter: None,
                 key: None,
                 time_zone: None,
+                query: None,
             };
             let datasource = datasources.get("shop").expect("it is there");
             let result = all_rows(datasource, &read).await;

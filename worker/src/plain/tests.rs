@@ -154,6 +154,7 @@ impl Stage {
                 filter: None,
                 key: None,
                 time_zone: None,
+                query: None,
             },
             range: TaskRange::Whole,
             load,

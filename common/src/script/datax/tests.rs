@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::SourceKind;
+use crate::job::{ErrorLimit, Format, SourceKind};
 use crate::problem::Code;
 
 /// E5 of the examples: mysqlreader to starrockswriter, without a fault and without a warning.
@@ -111,6 +111,13 @@ fn queries_and_older_keys_of_the_writer_are_understood() {
         json!({ "errorLimit": { "percentage": 0.01 }, "speed": { "concurrent": 3 } })
     );
     assert_eq!(converted.warnings, Vec::<String>::new());
+    let parsed = converted.parse().unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(parsed.spec.target.load.format, Format::Json);
+    assert_eq!(
+        (parsed.spec.target.max_batch_rows, parsed.spec.target.max_batch_bytes),
+        (100_000, 94_371_840)
+    );
+    assert_eq!(parsed.spec.settings.error_limit, ErrorLimit::Share(10_000));
 }
 
 #[test]

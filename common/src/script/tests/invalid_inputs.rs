@@ -27,7 +27,7 @@ const UNKNOWN: Option<Code> = Some(Code::UnknownDatasource);
 const WARNING: Option<Code> = None;
 
 /// Numbers of the list that are missing here need a catalogue or a running job.
-const NUMBERS: [std::ops::RangeInclusive<u8>; 5] = [1..=19, 23..=23, 27..=34, 36..=47, 49..=67];
+const NUMBERS: [std::ops::RangeInclusive<u8>; 4] = [1..=19, 23..=23, 27..=47, 49..=68];
 
 #[test]
 fn each_is_told_with_its_place_and_a_remedy() {
@@ -193,6 +193,14 @@ fn reader() -> Vec<Row> {
     let entry = |name: &str, kind: &str| {
         format!("[{name}]\ntype = '{kind}'\nhost = 'h'\nusername = 'u'\ndatabase = 'd'\n")
     };
+    let queries = |splits: Value| {
+        let mut script = good();
+        let parameter = script.pointer_mut(READER).and_then(Value::as_object_mut).expect("the reader");
+        parameter.retain(|key, _| key == "datasource");
+        parameter.insert("querySql".into(), json!("select id, name from t"));
+        parameter.insert("splitPk".into(), splits);
+        Script(script)
+    };
     vec![
         (
             13,
@@ -351,6 +359,20 @@ fn reader() -> Vec<Row> {
             INVALID,
             "/steps/0/parameter/querySql",
             &["table and querySql exclude each other"],
+        ),
+        (
+            35,
+            queries(json!("id")),
+            WARNING,
+            "/steps/0/parameter/splitPk",
+            &["splitPk is ignored with querySql"],
+        ),
+        (
+            68,
+            Script(set("table", json!("t_[a-b]"))),
+            INVALID,
+            "/steps/0/parameter/table",
+            &["range bounds must be numbers"],
         ),
     ]
 }

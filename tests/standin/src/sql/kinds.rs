@@ -98,7 +98,7 @@ impl Scope<'_> {
             "curdate" | "current_date" | "date" => ColumnType::Date,
             "sleep" => ColumnType::Boolean,
             "to_json" => ColumnType::Json,
-            "round" | "pow" | "power" | "sqrt" => ColumnType::Double,
+            "round" | "pow" | "power" | "sqrt" | "rand" => ColumnType::Double,
             "concat" | "concat_ws" | "upper" | "lower" | "hex" | "replace" | "substr" | "substring"
             | "left" | "right" | "group_concat" | "database" | "schema" | "user" | "current_user"
             | "version" | "current_version" => ColumnType::Varchar(STRING_BYTES_MAX),

@@ -1,4 +1,4 @@
-//! What every SQLite connection learns: the numeric collation, exact sums and means, StarRocks' hash functions, SLEEP,
+//! What every SQLite connection learns: the numeric collation, exact sums and means, StarRocks' hash functions, RAND, SLEEP,
 //! and conversion between column types.
 
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub(super) fn register(connection: &Connection, stop: &Arc<Stop>) -> Result<()> 
     connection.create_scalar_function("sr_tablet", 2, pure, tablet)?;
     connection.create_scalar_function("xx_hash3_64", -1, pure, xx_hash3_64)?;
     connection.create_scalar_function("murmur_hash3_32", -1, pure, murmur_hash3_32)?;
+    connection.create_scalar_function("rand", 0, FunctionFlags::SQLITE_UTF8, |_| Ok(fastrand::f64()))?;
     let stop = Arc::clone(stop);
     connection.create_scalar_function("sleep", 1, FunctionFlags::SQLITE_UTF8, move |ctx| {
         let seconds: f64 = ctx.get(0)?;
