@@ -80,12 +80,12 @@ const TABLE: &[&str] = &[
         mostly_one VARCHAR(20) NOT NULL,
         mostly_one_2 VARCHAR(20) NOT NULL
     ) DEFAULT CHARSET utf8mb4",
-    "INSERT INTO spread SELECT seq * 3 - 700000, seq DIV 7, seq DIV 40000,
+    "INSERT INTO spread SELECT CAST(seq AS SIGNED) * 3 - 700000, seq DIV 7, seq DIV 40000,
         IF(seq % 2, seq * 5, NULL),
         IF(seq % 10, seq, seq * 100), IF(seq % 10, seq, seq * 100),
         10000000000000000000 + ((seq DIV 5 * 1000) << 22 | seq % 5),
         IF(seq = 1, 9223372036854775808, seq), IF(seq = 1, 18446744073709551615, seq),
-        (seq * 7919 % 500000) / 10000 - 10, seq / 7 - 1000,
+        CAST(seq * 7919 % 500000 AS SIGNED) / 10000 - 10, CAST(seq AS SIGNED) / 7 - 1000,
         IF(seq % 50, DATE '2020-01-01' + INTERVAL (seq % 1500) DAY, NULL),
         TIMESTAMP '1969-12-31 23:59:00' + INTERVAL seq * 37 MICROSECOND,
         TIMESTAMP '2024-01-01 00:00:00' + INTERVAL seq SECOND,
@@ -169,11 +169,11 @@ async fn tasks_read_every_row_once_by_any_key_and_are_of_about_one_size() {
 async fn a_key_without_an_order_is_refused_before_anything_happens() {
     let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
     source
-        .run(&["CREATE TABLE t (id INT PRIMARY KEY, price FLOAT, kind ENUM('b', 'a'), flags SET('x'), doc JSON, at TIME)"])
+        .run(&["CREATE TABLE t (id INT PRIMARY KEY, price FLOAT, kind ENUM('b', 'a'), flags SET('x'), at TIME)"])
         .await;
     target.run(&["CREATE DATABASE dw", "CREATE TABLE dw.ids (id BIGINT) DUPLICATE KEY(id)"]).await;
     let dir = workspace(&[source.datasource("source"), target.datasource("target", "dw")]);
-    for column in ["price", "kind", "flags", "doc", "at"] {
+    for column in ["price", "kind", "flags", "at"] {
         let script = job(
             "mysql",
             json!({ "datasource": "source", "table": "t", "column": ["id"], "splitPk": column }),
