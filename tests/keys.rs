@@ -169,7 +169,9 @@ async fn tasks_read_every_row_once_by_any_key_and_are_of_about_one_size() {
 async fn a_key_without_an_order_is_refused_before_anything_happens() {
     let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);
     source
-        .run(&["CREATE TABLE t (id INT PRIMARY KEY, price FLOAT, kind ENUM('b', 'a'), flags SET('x'), at TIME)"])
+        .run(&[
+            "CREATE TABLE t (id INT PRIMARY KEY, price FLOAT, kind ENUM('b', 'a'), flags SET('x'), at TIME)",
+        ])
         .await;
     target.run(&["CREATE DATABASE dw", "CREATE TABLE dw.ids (id BIGINT) DUPLICATE KEY(id)"]).await;
     let dir = workspace(&[source.datasource("source"), target.datasource("target", "dw")]);

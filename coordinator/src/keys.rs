@@ -124,9 +124,10 @@ fn scaled(value: i128, scale: usize) -> String {
 }
 
 /// Letters beyond what both texts begin with that make the position of a text.
-const LETTERS: u32 = 4;
-/// Ranks of letters and digits, then of everything beyond ASCII.
-const RANKS: u32 = 62 + 0x11_0000;
+const LETTERS: usize = 4;
+/// Ranks of letters and digits, and those of everything beyond ASCII behind them.
+const PLAIN_RANKS: u32 = 62;
+const RANKS: u32 = PLAIN_RANKS + 0x11_0000;
 
 fn text_between(
     min: &str,
@@ -137,20 +138,27 @@ fn text_between(
     let fold = |text: &str| if folds_case { text.to_uppercase() } else { text.to_owned() };
     let (low, high) = (fold(min), fold(max));
     let same = low.chars().zip(high.chars()).take_while(|(low, high)| low == high).count();
-    let position = |text: &str| {
-        let mut letters = text.chars().skip(same);
-        (0..LETTERS).fold(0, |position, _| {
-            position * i128::from(RANKS + 1) + i128::from(letters.next().map_or(0, |letter| rank(letter) + 1))
+    let rest = |text: &str| text.chars().skip(same).take(LETTERS).collect::<Vec<char>>();
+    let (low_rest, high_rest) = (rest(&low), rest(&high));
+    let is_plain = low_rest.iter().chain(&high_rest).all(char::is_ascii);
+    // One more, for no letter at all.
+    let base = i128::from(if is_plain { PLAIN_RANKS } else { RANKS }) + 1;
+    let position = |letters: &[char]| {
+        (0..LETTERS).fold(0, |position, index| {
+            position * base + i128::from(letters.get(index).map_or(0, |letter| rank(*letter) + 1))
         })
     };
-    let mut rest = way(position(&low), position(&high))?;
+    let mut way = way(position(&low_rest), position(&high_rest))?;
     let mut letters = Vec::new();
     for _ in 0..LETTERS {
-        let digit = u32::try_from(rest % i128::from(RANKS + 1)).ok()?;
-        rest /= i128::from(RANKS + 1);
+        let digit = u32::try_from(way % base).ok()?;
+        way /= base;
         letters.push(digit.checked_sub(1).map(letter_of));
     }
-    Some(low.chars().take(same).chain(letters.into_iter().rev().map_while(|letter| letter)).collect())
+    let letters = letters.into_iter().rev().map_while(|letter| letter);
+    // Behind the first one, a letter beyond ASCII means nothing, and the column's character set may not have it.
+    let letters = letters.enumerate().take_while(|(index, letter)| *index == 0 || letter.is_ascii());
+    Some(low.chars().take(same).chain(letters.map(|(_, letter)| letter)).collect())
 }
 
 const LETTERS_AND_DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -162,7 +170,7 @@ fn rank(letter: char) -> u32 {
             let below = LETTERS_AND_DIGITS.partition_point(|known| *known <= byte);
             u32::try_from(below).unwrap_or(0).saturating_sub(1)
         }
-        _ => 62 + u32::from(letter),
+        _ => PLAIN_RANKS + u32::from(letter),
     }
 }
 
@@ -170,7 +178,7 @@ fn letter_of(rank: u32) -> char {
     match LETTERS_AND_DIGITS.get(rank as usize) {
         Some(byte) => char::from(*byte),
         // The gap of the surrogates holds no letter.
-        None => char::from_u32(rank - 62).unwrap_or('\u{e000}'),
+        None => char::from_u32(rank - PLAIN_RANKS).unwrap_or('\u{e000}'),
     }
 }
 

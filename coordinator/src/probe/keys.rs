@@ -249,7 +249,13 @@ impl Diver<'_, '_> {
         };
         let Some(at) = at else { return Ok(None) };
         let above = self.within(&[(">", &span.min), (">=", &at), ("<=", &span.max)]);
-        let Some(right_min) = self.first(&above, "", 0).await? else { return Ok(None) };
+        let right_min = match self.first(&above, "", 0).await {
+            Ok(Some(right_min)) => right_min,
+            Ok(None) => return Ok(None),
+            // A guess may have letters that the column's character set lacks.
+            Err(problem) if problem.code == Code::InvalidSql => return Ok(None),
+            Err(problem) => return Err(problem),
+        };
         // A key that cannot be written is no boundary; and where the span's own begin could not be, it may come again.
         if right_min == span.min || self.literal(&right_min).is_none() {
             return Ok(None);
