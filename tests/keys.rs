@@ -322,7 +322,7 @@ async fn starrocks_source() -> Standin {
             let code = if n % 100 == 0 {
                 "\\N".to_owned()
             } else {
-                format!("c{:08x}", n.wrapping_mul(2_654_435_761) as u32)
+                format!("c{:08x}", n * 2_654_435_761 % (1 << 32))
             };
             format!("{n}\t{code}\t{}\n", u128::from(n) * 1_000_000_000_000_000_000_000)
         })

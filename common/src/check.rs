@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::job::{JobSpec, LoadSpec, ReadSpec, SourceKind};
+use crate::job::{JobSpec, LoadSpec, ReadSpec, Relation, RelationSpec, SourceKind};
 use crate::problem::Problem;
 
 /// What is to be tried.
@@ -172,14 +172,26 @@ impl Outcome {
 impl Scope {
     /// What a job needs, as far as its script tells.
     pub fn of(spec: &JobSpec, patience: Duration) -> Self {
-        let (source, target) = (&spec.source, &spec.target);
+        let target = &spec.target;
+        let mut sources: Vec<SourceScope> = Vec::new();
+        for RelationSpec { datasource, database, relation } in &spec.source.relations {
+            let is_known = |one: &SourceScope| one.datasource == *datasource && one.database == *database;
+            let index = sources.iter().position(is_known).unwrap_or_else(|| {
+                sources.push(SourceScope {
+                    kind: spec.source.kind,
+                    datasource: datasource.clone(),
+                    database: database.clone(),
+                    tables: Vec::new(),
+                });
+                sources.len() - 1
+            });
+            // Which tables a query reads is the server's to know.
+            if let Relation::Table(table) = relation {
+                sources[index].tables.push(table.clone());
+            }
+        }
         Self {
-            sources: vec![SourceScope {
-                kind: source.kind,
-                datasource: source.datasource.clone(),
-                database: source.database.clone(),
-                tables: vec![source.table.clone()],
-            }],
+            sources,
             target: TargetScope {
                 datasource: target.datasource.clone(),
                 database: target.database.clone(),
@@ -216,5 +228,25 @@ mod tests {
             assert_eq!(Outcome::parse(outcome.as_str()), outcome);
         }
         assert_eq!(Outcome::parse("enchanted"), Outcome::Failed);
+    }
+
+    #[test]
+    fn tables_of_one_database_are_tried_over_one_connection() {
+        let relation = |datasource: &str, relation| RelationSpec {
+            datasource: datasource.into(),
+            database: None,
+            relation,
+        };
+        let script = include_str!("../../tests/scripts/e3-shards.json");
+        let mut spec = crate::script::parse(script).expect("a good script").spec;
+        spec.source.relations = vec![
+            relation("a", Relation::Table("t_0".into())),
+            relation("b", Relation::Query("select 1".into())),
+            relation("a", Relation::Table("t_1".into())),
+        ];
+        let sources = Scope::of(&spec, Duration::from_secs(1)).sources;
+        let told: Vec<(&str, usize)> =
+            sources.iter().map(|one| (one.datasource.as_str(), one.tables.len())).collect();
+        assert_eq!(told, [("a", 2), ("b", 0)]);
     }
 }

@@ -1,5 +1,5 @@
 //! Cutting a large indexed table without reading it: a key's span is halved again and again where the index says that many
-//! rows lie. Pure: [`Dives::next`] asks, the source answers with keys of its own and with estimates of its index, and every
+//! rows lie. Pure: [`Dives::ask`] asks, the source answers with keys of its own and with estimates of its index, and every
 //! boundary is a key that the source has put strictly above another one.
 
 use starlift_common::job::SourceKind;
@@ -73,7 +73,7 @@ impl Dives {
     }
 
     /// What to ask next; `None` when every span is small enough or cannot be cut.
-    pub fn next(&mut self) -> Option<Question> {
+    pub fn ask(&mut self) -> Option<Question> {
         while let Some((span, bad_guesses)) = self.waiting.last() {
             // A little more is no reason to ask again.
             let is_small = span.rows <= self.rows_most.saturating_add(self.rows_most / 4);
@@ -180,7 +180,7 @@ mod tests {
             let whole = self.span(0, self.keys.len());
             let mut dives = Dives::new(key, SourceKind::Mysql, whole, count);
             let mut questions = 0;
-            while let Some(question) = dives.next() {
+            while let Some(question) = dives.ask() {
                 questions += 1;
                 let halves = self.halves(&question);
                 dives.answer(&question, halves);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn numeric(key: &str) -> Vec<u8> {
-        (key.parse::<i128>().unwrap() as u128 ^ 1 << 127).to_be_bytes().to_vec()
+        (key.parse::<i128>().unwrap().cast_unsigned() ^ (1 << 127)).to_be_bytes().to_vec()
     }
 
     fn bytewise(key: &str) -> Vec<u8> {
@@ -231,7 +231,7 @@ mod tests {
     fn skewed_keys_become_even_pieces_too() {
         let crowded = (0..90_000).chain((90_000..9_000_000).step_by(891));
         let outlier = (1..50_000).chain([1 << 63]);
-        let snowflakes = (0..50_000).map(|n| (1_700_000_000_000 + n / 7 * 50) << 22 | n % 7);
+        let snowflakes = (0..50_000).map(|n| ((1_700_000_000_000 + n / 7 * 50) << 22) | (n % 7));
         for (name, server) in [
             ("90 % of the rows in 1 % of the span", integers(crowded)),
             ("one outlier", integers(outlier)),

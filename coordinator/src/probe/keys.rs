@@ -227,7 +227,7 @@ impl Diver<'_, '_> {
         };
         let rows = size.rows.saturating_sub(nulls.unwrap_or(0));
         let mut dives = Dives::new(self.key.key_type, self.table.kind, Span { min, max, rows }, pieces);
-        while let Some(question) = dives.next() {
+        while let Some(question) = dives.ask() {
             let halves = self.halves(&question).await?;
             dives.answer(&question, halves);
         }
