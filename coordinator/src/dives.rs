@@ -5,7 +5,7 @@
 use starlift_common::job::SourceKind;
 
 use crate::keys::KeyType;
-use crate::ranges::Piece;
+use crate::ranges::{Piece, evenly_spread};
 
 /// A guess that leaves less than this share of a span on one side was a bad one.
 const BAD_SHARE: u64 = 16;
@@ -13,6 +13,8 @@ const BAD_SHARE: u64 = 16;
 const BAD_GUESSES_MOST: u32 = 3;
 /// Counting off is paid for key by key.
 const STEP_ROWS_MOST: u64 = 20_000;
+/// Pieces of integer keys that are asked for; within one, keys are taken to be spread evenly.
+const INTEGER_PIECES_MOST: u64 = 1_000;
 
 /// Keys `min..=max`, both of which exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Halves {
 pub struct Dives {
     key: KeyType,
     kind: SourceKind,
+    /// Pieces wanted in the end.
+    count: u64,
     /// A span of many more rows is cut.
     rows_most: u64,
     questions_left: u64,
@@ -61,12 +65,15 @@ pub struct Dives {
 impl Dives {
     /// For about `count` pieces.
     pub fn new(key: KeyType, kind: SourceKind, whole: Span, count: u64) -> Self {
-        let rows_most = whole.rows.div_ceil(count.max(1)).max(1);
+        let count = count.max(1);
+        let asked = if key == KeyType::Integer { count.min(INTEGER_PIECES_MOST) } else { count };
+        let rows_most = whole.rows.div_ceil(asked).max(1);
         Self {
+            count,
             key,
             kind,
             rows_most,
-            questions_left: count * 8 + 64,
+            questions_left: asked * 8 + 64,
             waiting: vec![(whole, 0)],
             done: Vec::new(),
         }
@@ -117,12 +124,18 @@ impl Dives {
 
     /// The pieces; rows are scaled so that they come to `rows`.
     pub fn finish(mut self, rows: u64) -> Vec<Piece> {
-        self.done.extend(self.waiting.into_iter().rev().map(|(span, _)| span));
+        self.done.extend(std::mem::take(&mut self.waiting).into_iter().rev().map(|(span, _)| span));
         let total: u128 = self.done.iter().map(|span| u128::from(span.rows)).sum();
         let mut pieces: Vec<Piece> = Vec::new();
         for span in &self.done {
             let share = u128::from(span.rows) * u128::from(rows) / total.max(1);
             let share = u64::try_from(share).unwrap_or(u64::MAX);
+            let parts =
+                self.count.saturating_mul(span.rows) / u64::try_from(total.max(1)).unwrap_or(u64::MAX);
+            if let Some((min, max)) = self.integers(span).filter(|_| parts > 1) {
+                pieces.extend(evenly_spread(min, max, share, parts));
+                continue;
+            }
             match (self.key.literal(self.kind, &span.min), pieces.last_mut()) {
                 (Some(from), _) => pieces.push(Piece { from, rows: share }),
                 // No boundary can be written here.
@@ -131,6 +144,11 @@ impl Dives {
             }
         }
         pieces
+    }
+
+    fn integers(&self, span: &Span) -> Option<(i128, i128)> {
+        let ends = (span.min.trim().parse().ok()?, span.max.trim().parse().ok()?);
+        (self.key == KeyType::Integer).then_some(ends)
     }
 }
 
@@ -225,6 +243,19 @@ mod tests {
         assert_eq!(pieces.len(), 20);
         assert!(pieces.iter().all(|piece| (4_950..5_050).contains(&piece.rows)), "{pieces:?}");
         assert_eq!(questions, 19);
+    }
+
+    #[test]
+    fn a_great_many_pieces_of_integers_are_not_all_asked_for() {
+        let (pieces, questions) =
+            integers((0..40_000).chain((1 << 40)..(1 << 40) + 40_000)).dive(KeyType::Integer, 8_000);
+        assert!((7_500..=8_500).contains(&pieces.len()), "{}", pieces.len());
+        assert!(questions < 1_500, "{questions}");
+        assert!(
+            pieces.iter().all(|piece| piece.rows <= 30),
+            "{:?}",
+            pieces.iter().max_by_key(|piece| piece.rows)
+        );
     }
 
     #[test]

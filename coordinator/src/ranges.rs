@@ -35,6 +35,23 @@ pub struct KeyFacts {
     pub nulls: Option<u64>,
 }
 
+impl KeyFacts {
+    pub fn rows(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.rows).sum::<u64>() + self.nulls.unwrap_or(0)
+    }
+
+    /// As if there were `to` rows for each `from` of them.
+    #[must_use]
+    pub fn scaled(mut self, to: u64, from: u64) -> Self {
+        let scale = |rows: u64| {
+            u64::try_from(u128::from(rows) * u128::from(to) / u128::from(from.max(1))).unwrap_or(u64::MAX)
+        };
+        self.pieces.iter_mut().for_each(|piece| piece.rows = scale(piece.rows));
+        self.nulls = self.nulls.map(scale);
+        self
+    }
+}
+
 /// How large a table is, by estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Size {

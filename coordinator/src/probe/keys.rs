@@ -131,7 +131,15 @@ async fn group(
             Err(problem) => return Err(problem),
         };
         if groups.len() <= KEYS_MOST {
-            return Ok(facts_of(table.kind, key, groups, one_of, size));
+            let counted = facts_of(table.kind, key, groups);
+            let rows = counted.rows();
+            // What the optimizer makes of a filter is a guess; this is better.
+            if table.kind == SourceKind::Mysql && table.filter.is_some() {
+                let row_bytes = size.bytes / size.rows.max(1);
+                let found = rows.saturating_mul(one_of);
+                *size = Size { rows: found, bytes: found.saturating_mul(row_bytes) };
+            }
+            return Ok(counted.scaled(size.rows, rows));
         }
         one_of *= 16;
     }
@@ -146,20 +154,13 @@ fn grouping(table: &Table<'_>, key: &KeyColumn<'_>, one_of: u64) -> String {
     sql + &format!(" GROUP BY {quoted} ORDER BY {quoted} LIMIT {}", KEYS_MOST + 1)
 }
 
-/// A piece from each key that can be written; others go with the one before.
-fn facts_of(
-    kind: SourceKind,
-    key: &KeyColumn<'_>,
-    groups: Vec<Vec<Option<String>>>,
-    one_of: u64,
-    size: &mut Size,
-) -> KeyFacts {
+/// A piece from each key that can be written; others go with the one before. Rows are those that were looked at.
+fn facts_of(kind: SourceKind, key: &KeyColumn<'_>, groups: Vec<Vec<Option<String>>>) -> KeyFacts {
     let (mut pieces, mut nulls, mut leading): (Vec<Piece>, u64, u64) = (Vec::new(), 0, 0);
     for group in groups {
         let mut cells = group.into_iter();
         let value = cells.next().flatten();
-        let count = cells.next().flatten().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        let rows = count.saturating_mul(one_of);
+        let rows = cells.next().flatten().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let Some(value) = value else {
             nulls += rows;
             continue;
@@ -170,9 +171,6 @@ fn facts_of(
             (None, None) => leading += rows,
         }
     }
-    let counted = nulls + leading + pieces.iter().map(|piece| piece.rows).sum::<u64>();
-    let row_bytes = size.bytes / size.rows.max(1);
-    *size = Size { rows: counted, bytes: counted.saturating_mul(row_bytes) };
     KeyFacts { pieces, nulls: key.nullable.then_some(nulls) }
 }
 
