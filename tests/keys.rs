@@ -165,6 +165,88 @@ async fn tasks_read_every_row_once_by_any_key_and_are_of_about_one_size() {
     conn.disconnect().await.expect("a clean goodbye");
 }
 
+/// Every type of key, and its value made of a number `{n}`.
+const TYPES: [(&str, &str, &str); 10] = [
+    ("int", "BIGINT", "{n}"),
+    ("unsigned", "BIGINT UNSIGNED", "{n} + 18446744073600000000"),
+    ("decimal", "DECIMAL(30,10)", "CAST({n} AS SIGNED) / 8 - 5000"),
+    ("date", "DATE", "DATE '1000-01-01' + INTERVAL ({n} DIV 8) DAY"),
+    ("datetime", "DATETIME(6)", "TIMESTAMP '0999-12-31 23:59:59' + INTERVAL ({n} * 1001) MICROSECOND"),
+    ("stamp", "TIMESTAMP(6)", "TIMESTAMP '1990-01-01 00:00:00' + INTERVAL {n} SECOND"),
+    (
+        "general",
+        "VARCHAR(40) COLLATE utf8mb4_general_ci",
+        "CONCAT(IF({n} % 2, 'ÄkEy ', 'akey '), {n} % 60000)",
+    ),
+    (
+        "unicode",
+        "VARCHAR(40) COLLATE utf8mb4_unicode_ci",
+        "CONCAT(ELT(1 + {n} % 4, 'ß', 'SS', '商', 'z '), {n} % 70000)",
+    ),
+    ("exact", "VARCHAR(40) COLLATE utf8mb4_bin", "CONCAT(CHAR(65 + {n} % 26), IF({n} % 2, 'é', 'E'), {n})"),
+    ("bytes", "VARBINARY(16)", "UNHEX(LPAD(HEX({n} * 2654435761), 16, '0'))"),
+];
+
+/// How the numbers are spread.
+const SPREADS: [(&str, &str); 4] = [
+    ("unique", "seq"),
+    ("doubled", "seq DIV 7"),
+    ("nulls", "IF(seq % 2, seq, NULL)"),
+    ("skewed", "IF(seq % 10, seq, seq * 100)"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_of_key_is_split_however_its_values_are_spread() {
+    let (source, target) = tokio::join!(MariaDb::start(), Standin::start(&[]));
+    let (mut columns, mut values) = (Vec::new(), Vec::new());
+    for (name, sql_type, of_number) in TYPES {
+        for (spread, number) in SPREADS {
+            columns.push((format!("{name}_{spread}"), sql_type));
+            values.push(of_number.replace("{n}", &format!("({number})")));
+        }
+    }
+    let defined: Vec<String> =
+        columns.iter().map(|(name, sql_type)| format!("{name} {sql_type} NULL")).collect();
+    let table = format!(
+        "CREATE TABLE crossed (id BIGINT PRIMARY KEY, {}) DEFAULT CHARSET utf8mb4",
+        defined.join(", ")
+    );
+    let fill = format!("INSERT INTO crossed SELECT seq, {} FROM seq_1_to_170000", values.join(", "));
+    source.run(&[&table, &fill, "ANALYZE TABLE crossed"]).await;
+    target.run(&["CREATE DATABASE dw", "CREATE TABLE dw.ids (id BIGINT NOT NULL) DUPLICATE KEY(id)"]).await;
+    let dir = workspace(&[source.datasource("source"), target.datasource("target", "dw")]);
+    let mut conn = source.connect().await;
+    let whole = digest(&mut conn, "crossed").await;
+    for (column, _) in columns {
+        let script = job(
+            "mysql",
+            json!({ "datasource": "source", "table": "crossed", "column": ["id"], "splitPk": column }),
+            json!({ "datasource": "target", "table": "ids", "column": ["id"] }),
+            json!({ "speed": { "concurrent": 4 } }),
+        );
+        let plan = output_of_plan(dir.path(), &script).await.succeeded().json();
+        let parts: Vec<String> = plan["tasks"]
+            .as_array()
+            .expect("tasks")
+            .iter()
+            .map(|task| {
+                format!("SELECT COUNT(*) FROM ({}) AS task", task["sql"].as_str().expect("a statement"))
+            })
+            .collect();
+        let sizes: Vec<u64> = conn.query(parts.join(" UNION ALL ")).await.expect("counts");
+        assert_eq!(sizes.iter().sum::<u64>(), whole.0, "{column}: {sizes:?}");
+        let all: Vec<&str> =
+            plan["tasks"].as_array().expect("tasks").iter().filter_map(|task| task["sql"].as_str()).collect();
+        let read = digest(&mut conn, &format!("({}) AS tasks", all.join(" UNION ALL "))).await;
+        assert_eq!(read, whole, "{column}: {sizes:?}");
+        assert!(
+            sizes.len() >= 4 && sizes.iter().all(|rows| *rows <= 3 * whole.0 / sizes.len() as u64),
+            "{column}: {sizes:?}"
+        );
+    }
+    conn.disconnect().await.expect("a clean goodbye");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_an_order_is_refused_before_anything_happens() {
     let (source, target) = (MariaDb::start().await, Standin::start(&[]).await);

@@ -25,6 +25,7 @@ mod parameters;
 mod plain;
 mod process;
 mod rows;
+mod scripts;
 mod source;
 mod standin;
 mod steer;

@@ -40,6 +40,22 @@ impl KeyFacts {
         self.pieces.iter().map(|piece| piece.rows).sum::<u64>() + self.nulls.unwrap_or(0)
     }
 
+    /// Neighbours that together are less than one of `count` equal shares become one piece: at most about twice as many
+    /// are left, and heavy ones stay alone.
+    #[must_use]
+    pub fn coalesced(mut self, count: u64) -> Self {
+        let total: u64 = self.pieces.iter().map(|piece| piece.rows).sum();
+        let share = total / count.max(1);
+        self.pieces.dedup_by(|piece, before| {
+            let is_light = before.rows + piece.rows <= share;
+            if is_light {
+                before.rows += piece.rows;
+            }
+            is_light
+        });
+        self
+    }
+
     /// As if there were `to` rows for each `from` of them.
     #[must_use]
     pub fn scaled(mut self, to: u64, from: u64) -> Self {
@@ -348,6 +364,17 @@ mod tests {
         assert_eq!(weights(&rows, cut(8)), [50_000, 50_000, 900_000, 50_000, 50_000, 50_000, 49_000]);
         let only_two = Cut { tasks_most: 2, ..cut(8) };
         assert_eq!(weights(&rows, only_two).len(), 2);
+    }
+
+    #[test]
+    fn light_neighbours_become_one_piece_and_no_row_is_lost() {
+        let mut rows = vec![1; 10_000];
+        rows[5_000] = 9_000;
+        let facts = KeyFacts { pieces: pieces(&rows), nulls: Some(3) }.coalesced(100);
+        assert!((50..=201).contains(&facts.pieces.len()), "{}", facts.pieces.len());
+        assert_eq!(facts.rows(), 9_999 + 9_000 + 3);
+        let heavy = facts.pieces.iter().find(|piece| integer(&piece.from) == 5_000);
+        assert_eq!(heavy.map(|piece| piece.rows), Some(9_000));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const DIVES_FROM_ROWS: u64 = 200_000;
 const SAMPLE_PER_PIECE: u64 = 100;
 const SAMPLE_LEAST: u64 = 50_000;
 const SAMPLE_MOST: u64 = 300_000;
+/// Pieces kept for each one that was asked for.
+const FINENESS: u64 = 4;
 /// Most keys taken into memory; when there are more, the estimate was wrong and a smaller share is looked at.
 const KEYS_MOST: usize = 500_000;
 
@@ -139,7 +141,7 @@ async fn group(
                 let found = rows.saturating_mul(one_of);
                 *size = Size { rows: found, bytes: found.saturating_mul(row_bytes) };
             }
-            return Ok(counted.scaled(size.rows, rows));
+            return Ok(counted.coalesced(FINENESS * pieces).scaled(size.rows, rows));
         }
         one_of *= 16;
     }

@@ -37,29 +37,31 @@ pub(crate) async fn source(spec: &JobSpec, datasources: &Datasources) -> Result<
             Err(problem) => Err(vec![problem]),
             Ok((datasource, database)) => {
                 let place = format!("{database}.{}", relation.name());
-                match reuse(open.take(), datasource, spec, place).await {
+                match reuse(open.take(), datasource, spec, place.clone()).await {
                     Err(problem) => Err(vec![problem]),
                     Ok(asker) => {
-                        look(open.insert(asker), spec, relation, &database, &mut facts.warnings).await
+                        look(open.insert(asker), spec, &relation.relation, &database, &mut facts.warnings)
+                            .await
+                            .map(|looked| (looked, database, place))
                     }
                 }
             }
         };
         match looked {
-            Ok((looked, shard)) => {
-                let place = format!("{}.{}", shard.database, relation.name());
+            Ok((looked, database, place)) => {
+                let Looked { selected, primary_key, split, size } = looked;
                 if facts.shards.is_empty() {
                     if let Some(asker) = &mut open {
-                        facts.time_zone = time_zone(asker, spec, &looked.selected).await;
+                        facts.time_zone = time_zone(asker, spec, &selected).await;
                     }
-                    (facts.selected, facts.primary_key) = (looked.selected, looked.primary_key);
-                    first_place = place;
+                    (facts.selected, facts.primary_key, first_place) = (selected, primary_key, place);
                 } else if let Err(problem) =
-                    plan::same_columns((&first_place, &facts.selected), (&place, &looked.selected))
+                    plan::same_columns((&first_place, &facts.selected), (&place, &selected))
                 {
                     problems.push(problem);
                 }
-                facts.shards.push(shard);
+                let (datasource, relation) = (relation.datasource.clone(), relation.relation.clone());
+                facts.shards.push(ShardFacts { datasource, database, relation, split, size });
             }
             Err(found) => {
                 problems.extend(found);
@@ -112,34 +114,26 @@ async fn reuse<'d>(
 /// What one table or query has to say.
 struct Looked {
     selected: Vec<Selected>,
+    primary_key: Vec<String>,
     split: SplitFacts,
     size: Size,
-    primary_key: Vec<String>,
 }
 
 async fn look(
     asker: &mut Asker<'_>,
     spec: &JobSpec,
-    relation: &RelationSpec,
+    relation: &Relation,
     database: &str,
     warnings: &mut Vec<String>,
-) -> Result<(Looked, ShardFacts), Vec<Problem>> {
-    let looked = match &relation.relation {
+) -> Result<Looked, Vec<Problem>> {
+    match relation {
         Relation::Query(query) => {
             let selected =
                 look_at_query(asker, spec, query, database).await.map_err(|problem| vec![problem])?;
-            Looked { selected, split: SplitFacts::Whole, size: Size::default(), primary_key: Vec::new() }
+            Ok(Looked { selected, primary_key: Vec::new(), split: SplitFacts::Whole, size: Size::default() })
         }
-        Relation::Table(table) => look_at_table(asker, spec, database, table, warnings).await?,
-    };
-    let shard = ShardFacts {
-        datasource: relation.datasource.clone(),
-        database: database.to_owned(),
-        relation: relation.relation.clone(),
-        split: looked.split.clone(),
-        size: looked.size,
-    };
-    Ok((looked, shard))
+        Relation::Table(table) => look_at_table(asker, spec, database, table, warnings).await,
+    }
 }
 
 /// The columns of a query of the job's own. How many rows it yields is not known before it has run.
@@ -253,7 +247,7 @@ async fn look_at_table(
     };
     let primary = columns.iter().filter(|column| column.is_primary);
     let primary_key = primary.map(|column| column.name.clone()).collect();
-    Ok(Looked { selected, split, size, primary_key })
+    Ok(Looked { selected, primary_key, split, size })
 }
 
 /// The zone of the session, if a value is selected that depends on it.
