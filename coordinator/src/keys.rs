@@ -9,6 +9,7 @@ use starlift_common::query::{KeyForm, key_literal};
 use starlift_common::task::Key;
 
 use crate::columns::base;
+use crate::ranges::Piece;
 
 /// What the values of a split key are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,21 @@ impl KeyType {
         let is_zero_date = matches!(self, Self::Date | Self::DateTime)
             && (value.starts_with("0000") || value.get(4..).is_some_and(|rest| rest.contains("-00")));
         if is_zero_date { None } else { key_literal(kind, self.form(), value) }
+    }
+
+    /// Pieces whose literals rise as the server reads them back. A TIMESTAMP is shown as the clock of its zone, which in the
+    /// hour that comes twice shows a later moment as an earlier time: such a piece goes with the one before.
+    pub fn rising(self, mut pieces: Vec<Piece>) -> Vec<Piece> {
+        if matches!(self, Self::Date | Self::DateTime) {
+            pieces.dedup_by(|piece, before| {
+                let falls = piece.from.as_sql() <= before.from.as_sql();
+                if falls {
+                    before.rows += piece.rows;
+                }
+                falls
+            });
+        }
+        pieces
     }
 
     /// How the key's value is selected, so that [`Self::literal`] understands it.
@@ -236,6 +252,19 @@ mod tests {
         let moment = KeyType::DateTime.literal(SourceKind::Mysql, "2024-10-30 00:00:00-00");
         assert_eq!(moment, None, "whatever this is");
         assert!(KeyType::Date.literal(SourceKind::Mysql, "2024-10-30").is_some());
+    }
+
+    #[test]
+    fn the_hour_that_comes_twice_makes_no_falling_boundary() {
+        let piece = |time: &str| {
+            let from = KeyType::DateTime.literal(SourceKind::Mysql, &format!("2024-10-27 {time}"));
+            Piece { from: from.expect("a moment"), rows: 1 }
+        };
+        let shown = ["01:59:00", "02:30:00", "02:15:00", "02:30:00", "02:30:00.000001", "03:00:00"];
+        let rising = KeyType::DateTime.rising(shown.map(piece).to_vec());
+        let told: Vec<(&str, u64)> =
+            rising.iter().map(|piece| (&piece.from.as_sql()[12..], piece.rows)).collect();
+        assert_eq!(told, [("01:59:00'", 1), ("02:30:00'", 3), ("02:30:00.000001'", 1), ("03:00:00'", 1)]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) async fn collation(
         text_literal(table),
         text_literal(column)
     );
-    Ok(asker.rows(&sql).await?.pop().and_then(|mut row| row.pop()?).filter(|name| !name.is_empty()))
+    Ok(first_cell(asker, &sql).await?.filter(|name| !name.is_empty()))
 }
 
 /// An index of a MySQL table that begins with the whole column: the primary key where it does.
@@ -72,7 +72,11 @@ pub(super) async fn index(
         text_literal(table),
         text_literal(column)
     );
-    Ok(asker.rows(&sql).await?.pop().and_then(|mut row| row.pop()?))
+    first_cell(asker, &sql).await
+}
+
+async fn first_cell(asker: &mut Asker<'_>, sql: &str) -> Result<Option<String>, Problem> {
+    Ok(asker.rows(sql).await?.pop().and_then(|mut row| row.pop()?))
 }
 
 /// The tablets of a StarRocks table with their rows; every replica is listed there.
@@ -173,7 +177,7 @@ fn facts_of(kind: SourceKind, key: &KeyColumn<'_>, groups: Vec<Vec<Option<String
             (None, None) => leading += rows,
         }
     }
-    KeyFacts { pieces, nulls: key.nullable.then_some(nulls) }
+    KeyFacts { pieces: key.key_type.rising(pieces), nulls: key.nullable.then_some(nulls) }
 }
 
 /// What remains where the source does not deal out a random share: integers are taken to be spread evenly, and other keys
@@ -217,9 +221,8 @@ impl Diver<'_, '_> {
     async fn dive(mut self, pieces: u64, size: Size) -> Result<KeyFacts, Problem> {
         let nulls = match self.key.nullable {
             // One row is what the server says of none.
-            true => {
-                Some(self.estimate("IS NULL".to_owned()).await?).map(|rows| if rows > 1 { rows } else { 0 })
-            }
+            true => Some(self.explain(&format!("{} IS NULL", quote(self.key.name))).await?)
+                .map(|rows| if rows > 1 { rows } else { 0 }),
             false => None,
         };
         let Some((min, max)) = self.end("").await?.zip(self.end(" DESC").await?) else {
@@ -231,7 +234,7 @@ impl Diver<'_, '_> {
             let halves = self.halves(&question).await?;
             dives.answer(&question, halves);
         }
-        Ok(KeyFacts { pieces: dives.finish(rows), nulls })
+        Ok(KeyFacts { pieces: self.key.key_type.rising(dives.finish(rows)), nulls })
     }
 
     /// The first key, or the last one.
@@ -296,11 +299,7 @@ impl Diver<'_, '_> {
             self.table.name,
             quote(self.index)
         );
-        Ok(self.asker.rows(&sql).await?.pop().and_then(|mut row| row.pop()?))
-    }
-
-    async fn estimate(&mut self, predicate: String) -> Result<u64, Problem> {
-        self.explain(&format!("{} {predicate}", quote(self.key.name))).await
+        first_cell(self.asker, &sql).await
     }
 
     /// Rows under the condition, as the index estimates them; at least one.
