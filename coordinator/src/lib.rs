@@ -46,9 +46,9 @@ use starlift_common::problem::{Code, Problem};
 use starlift_proto::admin_service_server::AdminServiceServer;
 use starlift_proto::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tracing::{error, info};
 
@@ -185,13 +185,14 @@ async fn serve_grpc(
     let admin = AdminServiceServer::new(services)
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(REPLY_BYTES);
+    // An answer that waits for the acknowledgement of the one before it costs a worker 40 ms between two tasks.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health)
         .add_service(worker)
         .add_service(admin)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled());
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
     tokio::select! {
         served = serving => served.map_err(CoordinatorError::Grpc),
         never = reporting => match never {},
