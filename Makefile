@@ -73,3 +73,12 @@ bench: $(PROTOX)
 	@tests/servers.sh
 	cargo build --release --locked -p starlift -p starrocks-standin -p starlift-bench
 	"$${CARGO_TARGET_DIR:-target}/release/starlift-bench" all --rows $(ROWS) --runs $(RUNS) --write
+
+# What lies under deploy/, without a cluster and without a container engine. Needs python3, and npm the first time.
+.PHONY: helm-test deploy-check
+helm-test:
+	@deploy/helm-test.sh
+
+deploy-check:
+	@deploy/tools.sh
+	@.tools/deploy/python/bin/python -B deploy/check.py
