@@ -82,3 +82,19 @@ helm-test:
 deploy-check:
 	@deploy/tools.sh
 	@.tools/deploy/python/bin/python -B deploy/check.py
+
+# Metrics: alerts and dashboard against the documents, and each alert against made-up series. Installs promtool where it is
+# missing.
+.PHONY: rules-test deny
+rules-test:
+	@deploy/prometheus/test.sh
+
+# Licences, sources and bans of all dependencies (.deny.toml), and their known weaknesses where that list can be fetched.
+DENY := .tools/bin/cargo-deny
+$(DENY):
+	cargo install --quiet --locked --root .tools --version 0.20.2 cargo-deny
+
+deny: $(DENY)
+	$(DENY) check --config .deny.toml bans licenses sources
+	@if $(DENY) fetch --config .deny.toml db; then $(DENY) check --config .deny.toml --disable-fetch advisories; \
+	    else echo "the list of known weaknesses cannot be fetched here: advisories were not checked" >&2; fi
