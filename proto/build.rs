@@ -1,7 +1,7 @@
-//! Compiles `migration.proto` with the pure-Rust protox, so that building needs no protoc.
+//! Compiles both `.proto` files with the pure-Rust protox, so that building needs no protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let descriptors = protox::compile(["migration.proto"], ["."])?;
+    let descriptors = protox::compile(["migration.proto", "externalscaler.proto"], ["."])?;
     let mut config = tonic_prost_build::configure();
     // What the admin service answers is also what REST and `--json` print: one definition for all three.
     for message in [
@@ -30,5 +30,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     config.compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=migration.proto");
+    println!("cargo:rerun-if-changed=externalscaler.proto");
     Ok(())
 }

@@ -26,6 +26,7 @@ mod plain;
 mod process;
 mod rows;
 mod scripts;
+mod security;
 mod source;
 mod standin;
 mod steer;

@@ -309,6 +309,7 @@ impl Crowd {
                 slots: 1,
                 http: format!("10.0.{}.{}:9472", number / 256, number % 256),
                 draining: false,
+                protocol: starlift_common::wire::PROTOCOL,
             };
             let client = WorkerServiceClient::new(channel);
             Ok(Arc::new(Worker { client, info, held: Mutex::new(None) }))

@@ -7,9 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Date;
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
+use starlift_common::problem::{Code, Problem};
 use starlift_common::script::{ScheduledTime, parse_business_date, parse_scheduled_time};
 use starlift_common::telemetry::LogFormat;
-use starlift_coordinator::StateLocation;
+use starlift_coordinator::{EtcdAccess, EtcdLocation, StateLocation};
+use starlift_link::dial::DialSettings;
+use starlift_link::tls::TlsFiles;
 
 use crate::output::Home;
 
@@ -61,7 +64,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Example:\n  starlift coordinator --grpc 127.0.0.1:9470 --http 127.0.0.1:9471 --state file:/var/lib/starlift"
     )]
-    Coordinator(CoordinatorArgs),
+    Coordinator(Box<CoordinatorArgs>),
     /// Start a worker: reads key ranges and loads them
     #[command(after_help = "Example:\n  starlift worker --coordinator http://127.0.0.1:9470 --slots 8")]
     Worker(WorkerArgs),
@@ -111,6 +114,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  starlift convert datax.json --datasources-out datasources.toml > orders.json"
     )]
     Convert(ConvertArgs),
+    /// Certificates and tokens for a first cluster
+    #[command(after_help = "Example:\n  starlift tls init /etc/starlift/tls --name coordinator.example")]
+    Tls(TlsArgs),
     /// Try everything a job needs: logins, grants, every FE and BE, one row, columns and types; changes nothing
     #[command(after_help = "Example:\n  starlift check orders.json --from-workers")]
     Check(CheckArgs),
@@ -206,12 +212,23 @@ pub(crate) struct CoordinatorArgs {
     /// Address for REST, health and metrics
     #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_HTTP", default_value = "127.0.0.1:9471")]
     pub http: String,
-    /// Listen beyond the loopback although neither encryption nor access control protects the ports
-    #[arg(long, env = "STARLIFT_INSECURE")]
-    pub insecure: bool,
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Demand a certificate of --tls-ca from every caller; `/livez` and `/readyz` stay open
+    #[arg(long, env = "STARLIFT_MUTUAL_TLS", requires = "tls_ca")]
+    pub mutual_tls: bool,
+    /// Address for metrics and health alone, without encryption and token
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_METRICS")]
+    pub metrics: Option<String>,
+    /// Address for KEDA's external scaler alone, without encryption and token
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_SCALER")]
+    pub scaler: Option<String>,
     /// URL under which workers, commands and other coordinators reach the gRPC address [default: from --grpc]
     #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE")]
     pub advertise: Option<String>,
+    /// The same for the HTTP address: coordinators that follow hand REST requests on to it [default: from --http]
+    #[arg(long, value_name = "URL", env = "STARLIFT_ADVERTISE_HTTP")]
+    pub advertise_http: Option<String>,
     /// Where decisions are kept: file:DIR, or etcd://HOST:PORT[,HOST:PORT]/PREFIX shared by several coordinators
     #[arg(
         long,
@@ -224,6 +241,8 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, env = "STARLIFT_LEADER_TTL", default_value = "5s", value_parser = duration)]
     pub leader_ttl: Duration,
     #[command(flatten)]
+    pub etcd: EtcdArgs,
+    #[command(flatten)]
     pub datasources: DatasourcesFile,
     /// How long a worker may be silent before its tasks are granted to others, e.g. 15s
     #[arg(long, env = "STARLIFT_LEASE", default_value = "15s", value_parser = duration)]
@@ -231,6 +250,119 @@ pub(crate) struct CoordinatorArgs {
     /// Attempts per task before the job fails
     #[arg(long, env = "STARLIFT_ATTEMPTS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub attempts: u32,
+    /// Ended jobs that stay to be looked at
+    #[arg(long, env = "STARLIFT_KEEP_JOBS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    keep_jobs: u64,
+    /// Days after which an ended job is forgotten
+    #[arg(long, env = "STARLIFT_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub keep_days: u32,
+}
+
+impl CoordinatorArgs {
+    pub(crate) fn keep_jobs(&self) -> usize {
+        usize::try_from(self.keep_jobs).unwrap_or(usize::MAX)
+    }
+}
+
+/// Certificates and tokens: of a server, and of whoever calls one.
+#[derive(Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// Own certificate, PEM, with those between it and its authority
+    #[arg(long, value_name = "FILE", env = "STARLIFT_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of --tls-cert, PEM
+    #[arg(long, value_name = "FILE", env = "STARLIFT_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authority that the other side's certificate must come from, PEM; needed for https
+    #[arg(long, value_name = "FILE", env = "STARLIFT_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// Name that a coordinator's certificate must hold, where that is not the host in its URL
+    #[arg(long, value_name = "NAME", env = "STARLIFT_TLS_SERVER_NAME")]
+    pub tls_server_name: Option<String>,
+    /// File with a line `ROLE TOKEN` for each token; roles are worker, user and read
+    #[arg(long, value_name = "FILE", env = "STARLIFT_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Do without encryption and access control beyond the loopback; warns at every start
+    #[arg(long, env = "STARLIFT_INSECURE")]
+    pub insecure: bool,
+}
+
+impl LinkArgs {
+    pub(crate) fn tls(&self) -> TlsFiles {
+        TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca: self.tls_ca.clone() }
+    }
+
+    pub(crate) fn dial(&self) -> DialSettings {
+        DialSettings {
+            tls: self.tls(),
+            server_name: self.tls_server_name.clone(),
+            token_file: self.token_file.clone(),
+            insecure: self.insecure,
+        }
+    }
+}
+
+/// How etcd lets the coordinator in.
+#[derive(Debug, Args)]
+pub(crate) struct EtcdArgs {
+    /// Authority of etcd's certificates, PEM; with it etcd is spoken to over TLS
+    #[arg(long, value_name = "FILE", env = "STARLIFT_ETCD_CA")]
+    etcd_ca: Option<PathBuf>,
+    /// Certificate that etcd wants to see
+    #[arg(long, value_name = "FILE", env = "STARLIFT_ETCD_CERT", requires_all = ["etcd_key", "etcd_ca"])]
+    etcd_cert: Option<PathBuf>,
+    /// Key of --etcd-cert
+    #[arg(long, value_name = "FILE", env = "STARLIFT_ETCD_KEY", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+    /// User of etcd
+    #[arg(long, value_name = "NAME", env = "STARLIFT_ETCD_USER", requires = "etcd_password_file")]
+    etcd_user: Option<String>,
+    /// File that holds the user's password, read at every connection
+    #[arg(long, value_name = "FILE", env = "STARLIFT_ETCD_PASSWORD_FILE", requires = "etcd_user")]
+    etcd_password_file: Option<PathBuf>,
+}
+
+impl EtcdArgs {
+    /// The place with what etcd wants; a directory wants nothing.
+    pub(crate) fn added_to(self, state: StateLocation) -> Result<StateLocation, Vec<Problem>> {
+        let access = EtcdAccess {
+            tls: TlsFiles { cert: self.etcd_cert, key: self.etcd_key, ca: self.etcd_ca },
+            user: self.etcd_user.zip(self.etcd_password_file),
+        };
+        match state {
+            StateLocation::Etcd(location) => Ok(StateLocation::Etcd(EtcdLocation { access, ..location })),
+            StateLocation::File(_) if access != EtcdAccess::default() => {
+                let problem =
+                    Problem::new(Code::InvalidSettings, "no etcd keeps the state of this coordinator");
+                Err(vec![problem.hint("leave out --etcd-..., or give --state etcd://HOST:PORT/PREFIX")])
+            }
+            file @ StateLocation::File(_) => Ok(file),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    #[command(subcommand)]
+    pub command: TlsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TlsCommand {
+    /// Make an authority, certificates for servers and clients, and tokens
+    #[command(
+        after_help = "Example:\n  starlift tls init /etc/starlift/tls --name coordinator.example --name 10.0.0.5"
+    )]
+    Init(TlsInitArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TlsInitArgs {
+    /// Directory for the new files; none of them may be there already
+    pub dir: PathBuf,
+    /// Host name or address under which servers are reached; may be given many times
+    #[arg(long = "name", value_name = "NAME", env = "STARLIFT_TLS_NAMES", value_delimiter = ',')]
+    pub names: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -245,9 +377,11 @@ pub(crate) struct WorkerArgs {
     pub http: String,
     #[command(flatten)]
     pub datasources: DatasourcesFile,
-    /// Listen beyond the loopback although neither encryption nor access control protects the ports
-    #[arg(long, env = "STARLIFT_INSECURE")]
-    pub insecure: bool,
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Address for metrics and health alone, without encryption and token
+    #[arg(long, value_name = "HOST:PORT", env = "STARLIFT_METRICS")]
+    pub metrics: Option<String>,
     #[command(flatten)]
     pub dirty: DirtyArgs,
     /// How long running tasks may go on after SIGTERM before they are given back, e.g. 600s
@@ -283,6 +417,8 @@ pub(crate) struct CoordinatorUrls {
 pub(crate) struct ClientArgs {
     #[command(flatten)]
     pub coordinator: CoordinatorUrls,
+    #[command(flatten)]
+    pub link: LinkArgs,
     #[command(flatten)]
     pub output: Json,
 }

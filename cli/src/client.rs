@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use starlift_common::problem::{Code, Problem};
 use starlift_common::wire;
+use starlift_link::dial::{Dialer, Link};
 use starlift_proto as pb;
 use starlift_proto::admin_service_client::AdminServiceClient;
 use tokio::time::{Instant, sleep};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code as GrpcCode, Response, Status, Streaming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A silent coordinator is noticed after twice this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long a call waits for a leader while there are coordinators of which none leads.
 const NO_LEADER_FOR: Duration = Duration::from_secs(20);
 /// How long a watched job may be out of sight: a coordinator may be restarting.
@@ -24,7 +22,7 @@ const TASKS_PER_PAGE: u32 = 5000;
 /// Names the leader's URL in an answer of `UNAVAILABLE`; empty when it is not known.
 const LEADER: &str = "starlift-leader";
 
-type Admin = AdminServiceClient<Channel>;
+type Admin = AdminServiceClient<Link>;
 
 /// One connection, made anew when it is lost.
 pub(crate) struct Client {
@@ -32,12 +30,13 @@ pub(crate) struct Client {
     /// The URL it is connected to, which a coordinator may have named that no flag names.
     url: String,
     admin: Admin,
+    dialer: Dialer,
 }
 
 impl Client {
-    pub(crate) async fn connect(urls: &[String]) -> Result<Self, Problem> {
-        let (url, admin) = first_reachable(urls, "").await?;
-        Ok(Self { urls: urls.to_vec(), url, admin })
+    pub(crate) async fn connect(urls: &[String], dialer: Dialer) -> Result<Self, Problem> {
+        let (url, admin) = first_reachable(&dialer, urls, "").await?;
+        Ok(Self { urls: urls.to_vec(), url, admin, dialer })
     }
 
     pub(crate) async fn submit(&mut self, request: pb::SubmitRequest) -> Result<pb::JobStatus, Problem> {
@@ -179,13 +178,13 @@ impl Client {
             match leader.filter(|leader| !leader.is_empty() && *leader != self.url) {
                 // A leader that has just died may still be named.
                 Some(leader) => {
-                    if let Ok(channel) = connect_to(&leader).await {
-                        (self.url, self.admin) = (leader, admin(channel));
+                    if let Ok(link) = self.dialer.connect(&leader, CONNECT_TIMEOUT).await {
+                        (self.url, self.admin) = (leader, admin(link));
                     } else {
-                        (self.url, self.admin) = first_reachable(&self.urls, &self.url).await?;
+                        (self.url, self.admin) = first_reachable(&self.dialer, &self.urls, &self.url).await?;
                     }
                 }
-                None => (self.url, self.admin) = first_reachable(&self.urls, &self.url).await?,
+                None => (self.url, self.admin) = first_reachable(&self.dialer, &self.urls, &self.url).await?,
             }
             // Without a follower's word nobody says that there will be a leader.
             if began.elapsed() > NO_LEADER_FOR || (!is_follower && tried > self.urls.len()) {
@@ -199,20 +198,20 @@ impl Client {
 }
 
 /// Connects to the first address after `last` that can be reached, or to `last` itself in the end.
-async fn first_reachable(urls: &[String], last: &str) -> Result<(String, Admin), Problem> {
+async fn first_reachable(dialer: &Dialer, urls: &[String], last: &str) -> Result<(String, Admin), Problem> {
     let mut failure = Problem::new(Code::NoCoordinator, "no coordinator address is given");
     let start = urls.iter().position(|url| url == last).map_or(0, |position| position + 1);
     for url in urls.iter().cycle().skip(start).take(urls.len()) {
-        match connect_to(url).await {
-            Ok(channel) => return Ok((url.clone(), admin(channel))),
+        match dialer.connect(url, CONNECT_TIMEOUT).await {
+            Ok(link) => return Ok((url.clone(), admin(link))),
             Err(problem) => failure = problem,
         }
     }
     Err(failure)
 }
 
-fn admin(channel: Channel) -> Admin {
-    AdminServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+fn admin(link: Link) -> Admin {
+    AdminServiceClient::new(link).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 /// `Some` when the call met a coordinator that does not lead; empty when it knows no leader either.
@@ -222,31 +221,6 @@ fn leader_named_by(status: &Status) -> Option<String> {
 
 fn is_final(state: &str) -> bool {
     matches!(state, "SUCCEEDED" | "FAILED" | "CANCELLED")
-}
-
-async fn connect_to(url: &str) -> Result<Channel, Problem> {
-    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let endpoint = Endpoint::from_shared(with_scheme).map_err(|error| {
-        Problem::new(Code::InvalidSettings, format!("`{url}` is not an address: {error}"))
-            .hint("write --coordinator http://host:9470")
-    })?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE);
-    endpoint.connect().await.map_err(|error| {
-        Problem::new(Code::NoCoordinator, format!("cannot reach the coordinator: {}", innermost(&error)))
-            .at(url)
-            .hint("start one with `starlift coordinator`, or name it with --coordinator URL; `starlift run` needs none")
-    })
-}
-
-/// The cause of all causes; the outer ones only say that something went wrong.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .map_or_else(String::new, ToString::to_string)
 }
 
 /// What a refused call means: the coordinator's own problem where it sent one.
@@ -266,5 +240,11 @@ fn explain(status: &Status) -> Problem {
         }
         _ => Code::Internal,
     };
-    Problem::new(code, status.message())
+    let problem = Problem::new(code, starlift_link::causes(status));
+    let wants_certificate = problem.message.contains("CertificateRequired");
+    if wants_certificate {
+        problem.hint("the coordinator wants a certificate: give --tls-cert and --tls-key")
+    } else {
+        problem
+    }
 }

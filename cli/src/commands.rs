@@ -7,25 +7,25 @@ use serde::Serialize;
 use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Mend, Problem};
+use starlift_coordinator as coordinator;
 use starlift_coordinator::state::Resolution;
-use starlift_coordinator::{self as coordinator, StateLocation};
+use starlift_link::dial::Dialer;
+use starlift_link::tokens::Role;
 use starlift_proto as pb;
 use starlift_worker as worker;
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::args::{
-    CheckArgs, ClientArgs, Command, CoordinatorArgs, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs,
-    SubmitArgs, WorkerArgs,
+    CheckArgs, ClientArgs, Command, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs, SubmitArgs,
+    TlsCommand,
 };
 use crate::client::Client;
 use crate::files::Job;
 use crate::offline::Journal;
 use crate::output::Home;
 use crate::progress::Progress;
-use crate::{checked, convert, files, output, run};
+use crate::{authority, checked, convert, files, output, run, servers};
 
 /// How often a watched job is shown anew.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -52,8 +52,8 @@ pub(crate) async fn execute(command: Command) -> u8 {
     let json = wants_json(&command);
     let result = match command {
         Command::Run(args) => run::run(args).await,
-        Command::Coordinator(args) => serve_coordinator(args).await,
-        Command::Worker(args) => serve_worker(args).await,
+        Command::Coordinator(args) => Box::pin(servers::coordinator(*args)).await,
+        Command::Worker(args) => Box::pin(servers::worker(args)).await,
         Command::Submit(args) => submit(args).await,
         Command::List(args) => list(args).await,
         Command::Status(args) => status(args).await,
@@ -68,6 +68,9 @@ pub(crate) async fn execute(command: Command) -> u8 {
         Command::Resolve(args) => resolve(args).await,
         Command::Plan(args) => plan(args).await,
         Command::Convert(args) => convert::convert(&args),
+        Command::Tls(args) => match args.command {
+            TlsCommand::Init(args) => authority::init(&args),
+        },
         Command::Check(args) => check(args).await,
     };
     match result {
@@ -113,88 +116,19 @@ fn wants_json(command: &Command) -> bool {
         Command::Drain(args) => args.client.output.json,
         Command::Resolve(args) => args.client.output.json,
         // A script is one JSON document already, and servers print none.
-        Command::Convert(_) | Command::Coordinator(_) | Command::Worker(_) => false,
+        Command::Convert(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Tls(_) => false,
     }
 }
 
 pub(crate) type Outcome = Result<End, Vec<Problem>>;
 
-fn one(problem: Problem) -> Vec<Problem> {
+pub(crate) fn one(problem: Problem) -> Vec<Problem> {
     vec![problem]
-}
-
-async fn serve_coordinator(args: CoordinatorArgs) -> Outcome {
-    let datasources = files::read_datasources(&args.datasources.path)?;
-    let grpc = listen(&args.grpc, args.insecure).await?;
-    let http = listen(&args.http, args.insecure).await?;
-    let is_everywhere = grpc.local_addr().is_ok_and(|bound| bound.ip().is_unspecified());
-    if is_everywhere && args.advertise.is_none() && matches!(args.state, StateLocation::Etcd(_)) {
-        let message = "others cannot be told how to reach this coordinator: it listens on every address";
-        let problem = Problem::new(Code::InvalidSettings, message).at(args.grpc);
-        return Err(one(problem.hint("name one with --advertise http://HOST:PORT")));
-    }
-    let mut config = coordinator::Config::new(args.state, datasources);
-    config.leader_ttl = args.leader_ttl;
-    config.lease = args.lease;
-    config.attempts = args.attempts;
-    config.advertise = args.advertise;
-    let shutdown = stopped_by_signal();
-    coordinator::run(config, grpc, Some(http), shutdown).await.map_err(|error| one(error.problem()))?;
-    Ok(End::Done)
-}
-
-async fn serve_worker(args: WorkerArgs) -> Outcome {
-    let datasources = files::read_datasources(&args.datasources.path)?;
-    let http = listen(&args.http, args.insecure).await?;
-    let mut config = worker::Config::new(args.coordinator.urls, datasources);
-    config.slots = args.slots.unwrap_or(config.slots);
-    config.drain_timeout = args.drain_timeout;
-    config.dirty_dir = args.dirty.dirty_dir;
-    config.mask_dirty = args.dirty.mask_dirty;
-    let shutdown = stopped_by_signal();
-    worker::run(config, Some(http), shutdown).await.map_err(|error| one(worker_problem(&error)))?;
-    Ok(End::Done)
 }
 
 /// A worker ends by itself only when it cannot start.
 pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
     Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
-}
-
-/// Connections that may wait to be accepted: after a change of leader all workers come at once. The system may allow fewer.
-const BACKLOG: u32 = 4096;
-
-async fn bind(address: &str) -> std::io::Result<TcpListener> {
-    let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address");
-    for address in lookup_host(address).await? {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // An earlier process's connections may linger on this port.
-        socket.set_reuseaddr(true)?;
-        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Binds before anything else is set up, so that a taken port is told at once. An address that other hosts can reach
-/// is refused unless `insecure` asks for it: nothing protects the ports yet.
-async fn listen(address: &str, insecure: bool) -> Result<TcpListener, Vec<Problem>> {
-    let listener = bind(address).await.map_err(|error| {
-        let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
-        one(problem.hint("choose a free address with --grpc or --http"))
-    })?;
-    if listener.local_addr().is_ok_and(|bound| bound.ip().is_loopback()) {
-        return Ok(listener);
-    }
-    if insecure {
-        warn!(address, "open to every host that can reach it: no encryption, no access control");
-        return Ok(listener);
-    }
-    let message = "refusing to be reachable from other hosts without encryption and access control";
-    let problem = Problem::new(Code::InvalidSettings, message).at(address);
-    Err(one(problem.hint("listen on 127.0.0.1, or pass --insecure inside a network you trust")))
 }
 
 /// Cancelled by SIGINT or SIGTERM. Whoever presses Ctrl-C after that does not want to wait: the process ends at once.
@@ -223,7 +157,7 @@ pub(crate) fn stopped_by_signal() -> CancellationToken {
 async fn submit(args: SubmitArgs) -> Outcome {
     let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?.unless_dry()?;
     output::warnings(&job.parsed.warnings);
-    let mut client = Client::connect(&args.client.coordinator.urls).await.map_err(one)?;
+    let mut client = connect(&args.client).await?;
     let request = pb::SubmitRequest {
         script: job.script,
         name: args.name.unwrap_or(job.name),
@@ -425,7 +359,8 @@ async fn check(args: CheckArgs) -> Outcome {
 }
 
 async fn connect(args: &ClientArgs) -> Result<Client, Vec<Problem>> {
-    Client::connect(&args.coordinator.urls).await.map_err(one)
+    let dialer = Dialer::new(args.link.dial(), Role::User).map_err(one)?;
+    Client::connect(&args.coordinator.urls, dialer).await.map_err(one)
 }
 
 /// Prints the value as its one JSON document, or as text.
@@ -450,14 +385,6 @@ mod tests {
         assert_eq!(job_exit_code(&report("FAILED", Some("UNKNOWN_COLUMN"))), 2);
         assert_eq!(job_exit_code(&report("FAILED", Some("NO_BACKEND_ALIVE"))), 3);
         assert_eq!(job_exit_code(&report("FAILED", Some("FROM_THE_FUTURE"))), 1);
-    }
-
-    #[tokio::test]
-    async fn ports_are_never_open_to_other_hosts_by_accident() {
-        assert!(listen("127.0.0.1:0", false).await.is_ok());
-        let refused = listen("0.0.0.0:0", false).await.unwrap_err();
-        assert!(refused[0].hint.contains("--insecure"), "{refused:?}");
-        assert!(listen("0.0.0.0:0", true).await.is_ok());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -58,12 +57,12 @@ pub(crate) fn read_job_and_datasources(
     file: &JobFile,
     schedule: Schedule,
     datasources: &Path,
-) -> Result<(Job, Arc<Datasources>), Vec<Problem>> {
+) -> Result<(Job, Datasources), Vec<Problem>> {
     let text = read_text(&file.path, file.lenient)?;
     let mut job = prepare(file, &text, schedule)?;
     let datasources = match job.datasources.take() {
-        Some(brought) => Arc::new(Datasources::of(brought)),
-        None => read_datasources(datasources)?,
+        Some(brought) => Datasources::of(brought),
+        None => load_datasources(datasources)?,
     };
     let problems = script::check_datasources(&job.parsed.spec, &datasources);
     if problems.is_empty() { Ok((job, datasources)) } else { Err(problems) }
@@ -122,6 +121,6 @@ pub(crate) fn read_text(path: &Path, lenient: bool) -> Result<String, Vec<Proble
 }
 
 /// Data sources with `${NAME}` taken from this process's environment.
-pub(crate) fn read_datasources(path: &Path) -> Result<Arc<Datasources>, Vec<Problem>> {
-    Datasources::load(path, &|name| std::env::var(name).ok()).map(Arc::new)
+pub(crate) fn load_datasources(path: &Path) -> Result<Datasources, Vec<Problem>> {
+    Datasources::load(path, &|name| std::env::var(name).ok())
 }

@@ -2,6 +2,7 @@
 //! output ([`output`]) and an exit code. Decides nothing about jobs.
 
 mod args;
+mod authority;
 mod checked;
 mod client;
 mod commands;
@@ -11,6 +12,7 @@ mod offline;
 mod output;
 mod progress;
 mod run;
+mod servers;
 
 use std::process::ExitCode;
 

@@ -34,11 +34,7 @@ impl Journal {
         let failed = |error: StoreError| error.problem();
         let store = FileStore::open(directory).map_err(failed)?;
         let journal = store::load(&store).await.map_err(failed)?;
-        let rules = Rules {
-            lease: Config::DEFAULT_LEASE,
-            attempts: Config::DEFAULT_ATTEMPTS,
-            late_begin: Rules::LATE_BEGIN,
-        };
+        let rules = Rules::new(Config::DEFAULT_LEASE, Config::DEFAULT_ATTEMPTS);
         let now = Now { monotonic: Millis::default(), unix: UnixMillis(whole_millis(unix)) };
         // What would have to be done next is left to the next run, and so are the changes that go with it.
         let (state, _) = State::restore(rules, journal, now);

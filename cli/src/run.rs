@@ -4,14 +4,14 @@
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::{Datasources, LiveDatasources};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::script::Schedule;
-use starlift_coordinator::{self as coordinator, StateLocation};
+use starlift_coordinator::{self as coordinator, Listeners, StateLocation};
+use starlift_link::dial::Dialer;
 use starlift_proto as pb;
 use starlift_worker as worker;
 use tokio::net::TcpListener;
@@ -47,7 +47,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
     std::fs::create_dir_all(&args.state).map_err(|error| vec![unwritable(&args.state, &error)])?;
     // Decided before anything runs: a job that is not to go on must not come a step further by the question.
     let start = decide(&args, &job, schedule, last).map_err(|problem| vec![problem])?;
-    let cluster = Cluster::start(&args, datasources).await.map_err(|problem| vec![problem])?;
+    let cluster =
+        Cluster::start(&args, LiveDatasources::new(datasources)).await.map_err(|problem| vec![problem])?;
     let result = drive(&args, job, start, &cluster).await;
     // A broken half explains whatever else went wrong, so it is told first.
     cluster.stop().await.and(result).map_err(|problem| vec![problem])
@@ -58,7 +59,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
 fn read(
     args: &RunArgs,
     last: Option<&(Remembered, pb::JobStatus)>,
-) -> Result<(Job, Arc<Datasources>, Schedule), Vec<Problem>> {
+) -> Result<(Job, Datasources, Schedule), Vec<Problem>> {
     let file = &args.job;
     let read = |schedule| {
         let (job, datasources) = files::read_job_and_datasources(file, schedule, &args.datasources.path)?;
@@ -111,7 +112,7 @@ fn digest(job: &Job) -> String {
 
 /// Submits or resumes the job and follows it.
 async fn drive(args: &RunArgs, job: Job, beginning: Beginning, cluster: &Cluster) -> Result<End, Problem> {
-    let mut client = Client::connect(std::slice::from_ref(&cluster.url)).await?;
+    let mut client = Client::connect(std::slice::from_ref(&cluster.url), Dialer::default()).await?;
     let Beginning { step, job: remembered, last } = beginning;
     if step == Step::Replace {
         client.cancel(&last.job_id).await?;
@@ -356,7 +357,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(args: &RunArgs, datasources: Arc<Datasources>) -> Result<Self, Problem> {
+    async fn start(args: &RunArgs, datasources: LiveDatasources) -> Result<Self, Problem> {
         let grpc = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let grpc = grpc.map_err(|error| {
             Problem::new(Code::Internal, format!("cannot listen on the loopback: {error}"))
@@ -367,31 +368,33 @@ impl Cluster {
         let (failed, failure) = watch::channel(None);
 
         let mut config =
-            coordinator::Config::new(StateLocation::File(args.state.clone()), Arc::clone(&datasources));
+            coordinator::Config::new(StateLocation::File(args.state.clone()), datasources.clone());
         config.lease = LEASE;
         let stop = stop_coordinator.clone();
         let coordinator = tokio::spawn(async move {
-            if let Err(error) = coordinator::run(config, grpc, None, stop).await {
+            if let Err(error) = coordinator::run(config, Listeners::new(grpc, None), stop).await {
                 failed.send_replace(Some(error.problem()));
             }
         });
         let mut workers = JoinSet::new();
         for _ in 0..args.workers {
-            let mut config = worker::Config::new(vec![url.clone()], Arc::clone(&datasources));
+            let mut config = worker::Config::new(vec![url.clone()], datasources.clone());
             config.slots = args.slots.unwrap_or(config.slots);
             config.drain_timeout = DRAIN;
             config.dirty_dir.clone_from(&args.dirty.dirty_dir);
             config.mask_dirty = args.dirty.mask_dirty;
             let stop = stop_workers.clone();
             workers.spawn(async move {
-                worker::run(config, None, stop).await.map_err(|error| worker_problem(&error))
+                worker::run(config, worker::Listeners::default(), stop)
+                    .await
+                    .map_err(|error| worker_problem(&error))
             });
         }
         let cluster = Self { url, workers, stop_workers, stop_coordinator, coordinator, failure };
         tokio::select! {
             biased;
             problem = cluster.failed() => Err(problem),
-            ready = Client::connect(std::slice::from_ref(&cluster.url)) => ready.map(|_| ()),
+            ready = Client::connect(std::slice::from_ref(&cluster.url), Dialer::default()) => ready.map(|_| ()),
         }?;
         Ok(cluster)
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
 
@@ -73,6 +74,31 @@ impl Datasources {
                 .at(place)
                 .hint(if guess.is_empty() { known } else { format!("{guess} {known}") })
         })
+    }
+}
+
+/// The entries that hold now: a long-lived process may read its file again. Cheap to clone; whoever begins something
+/// takes [`Self::now`] and stays with it to the end.
+#[derive(Debug, Clone, Default)]
+pub struct LiveDatasources(Arc<RwLock<Arc<Datasources>>>);
+
+impl LiveDatasources {
+    pub fn new(datasources: Datasources) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(datasources))))
+    }
+
+    pub fn now(&self) -> Arc<Datasources> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether these entries are others than before.
+    pub fn replace(&self, datasources: Datasources) -> bool {
+        let mut present = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = **present != datasources;
+        if differs {
+            *present = Arc::new(datasources);
+        }
+        differs
     }
 }
 

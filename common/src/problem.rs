@@ -103,6 +103,7 @@ codes! {
     WrongState = "WRONG_STATE", Input;
     UnknownTask = "UNKNOWN_TASK", Input;
     UnknownWorker = "UNKNOWN_WORKER", Input;
+    AccessDenied = "ACCESS_DENIED", Input;
     ConnectFailed = "CONNECT_FAILED", Outside;
     LoginFailed = "LOGIN_FAILED", Outside;
     NoPrivilege = "NO_PRIVILEGE", Outside;

@@ -20,6 +20,15 @@ mod check;
 
 pub use check::{check_order, check_report, check_scope, findings};
 
+/// How much of the wire this version understands, as workers say it. Rises whenever a grant says something that a worker
+/// must not overlook; what may be overlooked is a new field and no more.
+///
+/// 1: what of a cell must be checked comes with the load (`LoadSpec.checks`).
+pub const PROTOCOL: u32 = 1;
+
+/// Workers that understand less get no tasks. While a cluster is brought to a new version, workers come first.
+pub const PROTOCOL_LEAST: u32 = 1;
+
 /// A message that no correct peer sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {field} {problem}")]

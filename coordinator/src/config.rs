@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
+use starlift_link::dial::Dialer;
+use starlift_link::guard::Guard;
+use starlift_link::tls::TlsFiles;
+
+use crate::state::Rules;
 
 /// Where the journal is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,16 @@ pub struct EtcdLocation {
     pub endpoints: Vec<String>,
     /// All keys lie below it; it has no slash at either end. Coordinators that share it are one cluster.
     pub prefix: String,
+    pub access: EtcdAccess,
+}
+
+/// How etcd lets us in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EtcdAccess {
+    /// Encrypted when it names the authority of etcd's certificates.
+    pub tls: TlsFiles,
+    /// User, and the file that holds its password.
+    pub user: Option<(String, PathBuf)>,
 }
 
 /// A place that no journal can be kept in.
@@ -70,7 +84,8 @@ impl EtcdLocation {
         if prefix.is_empty() {
             return Err(InvalidState::NoPrefix);
         }
-        Ok(Self { endpoints: endpoints.into_iter().map(str::to_owned).collect(), prefix })
+        let endpoints = endpoints.into_iter().map(str::to_owned).collect();
+        Ok(Self { endpoints, prefix, access: EtcdAccess::default() })
     }
 }
 
@@ -78,7 +93,7 @@ impl EtcdLocation {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub state: StateLocation,
-    pub datasources: Arc<Datasources>,
+    pub datasources: LiveDatasources,
     /// How long a worker may be silent before its tasks are given to others.
     pub lease: Duration,
     /// Attempts of a task that may fail before its job does.
@@ -87,6 +102,15 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How long a leading coordinator may be silent before another takes over; whole seconds. Only with etcd.
     pub leader_ttl: Duration,
+    /// The same for the HTTP address.
+    pub advertise_http: Option<String>,
+    /// Ended jobs that stay to be looked at, and for how long.
+    pub keep_jobs: usize,
+    pub keep_for: Duration,
+    /// Who gets in, and how.
+    pub guard: Guard,
+    /// How other coordinators are reached.
+    pub dialer: Dialer,
 }
 
 impl Config {
@@ -96,7 +120,7 @@ impl Config {
     /// A third of a worker's lease, so that a new leader is found before tasks are given up.
     pub const DEFAULT_LEADER_TTL: Duration = Duration::from_secs(5);
 
-    pub fn new(state: StateLocation, datasources: Arc<Datasources>) -> Self {
+    pub fn new(state: StateLocation, datasources: LiveDatasources) -> Self {
         Self {
             state,
             datasources,
@@ -104,6 +128,11 @@ impl Config {
             attempts: Self::DEFAULT_ATTEMPTS,
             advertise: None,
             leader_ttl: Self::DEFAULT_LEADER_TTL,
+            advertise_http: None,
+            keep_jobs: Rules::KEEP_JOBS,
+            keep_for: Rules::KEEP_FOR,
+            guard: Guard::default(),
+            dialer: Dialer::default(),
         }
     }
 }
@@ -119,6 +148,7 @@ mod tests {
         let etcd = EtcdLocation {
             endpoints: vec!["h1:2379".into(), "[::1]:2380".into()],
             prefix: "starlift/prod".into(),
+            access: EtcdAccess::default(),
         };
         assert_eq!("etcd://h1:2379,[::1]:2380/starlift/prod/".parse(), Ok(StateLocation::Etcd(etcd)));
     }

@@ -263,7 +263,7 @@ pub(crate) mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
-    use starlift_common::datasource::Datasources;
+    use starlift_common::datasource::LiveDatasources;
     use starlift_common::ids::JobId;
     use starlift_common::job::JobState;
     use starlift_common::problem::Code;
@@ -318,9 +318,9 @@ pub(crate) mod tests {
         store: &MemoryStore,
         shutdown: &CancellationToken,
     ) -> (Handle, tokio::task::JoinHandle<Result<(), StoreError>>) {
-        let rules = Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN };
+        let rules = Rules::new(Duration::from_secs(15), 3);
         let (driver, handle) = Driver::new(State::new(rules), store.clone(), Clock::start());
-        let mut performer = Performer::new(handle.clone(), Arc::new(Datasources::default()));
+        let mut performer = Performer::new(handle.clone(), LiveDatasources::default());
         let shutdown = shutdown.clone();
         let running = tokio::spawn(async move { driver.run(Vec::new(), &mut performer, &shutdown).await });
         (handle, running)

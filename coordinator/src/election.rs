@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::config::EtcdLocation;
-use crate::leader::{Election, Role, Term};
+use crate::leader::{Election, Leader, Role, Term};
 use crate::store::StoreError;
 use crate::store::etcd::{EtcdStore, Keys, answered, connect, failed};
 use crate::store::file::FileStore;
@@ -69,10 +69,13 @@ impl Election for Alone {
 
 /// The value of the key `leader`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Leader {
+struct Record {
     format: u32,
     /// URL of its gRPC side.
     advertise: String,
+    /// URL of its HTTP side; empty when it serves none, or is of a version that does not say.
+    #[serde(default)]
+    advertise_http: String,
 }
 
 /// Coordinators that share an etcd cluster.
@@ -82,7 +85,8 @@ pub(crate) struct Ballot {
     /// The member that is asked; after an error the next one.
     member: usize,
     client: Option<Client>,
-    advertise: String,
+    /// Where this coordinator is reached.
+    own: Leader,
     ttl: Duration,
     /// Ours, as long as it is not known to be gone.
     lease: Option<i64>,
@@ -90,18 +94,18 @@ pub(crate) struct Ballot {
 }
 
 impl Ballot {
-    /// Connects to nobody yet. `ttl` counts in whole seconds, at least [`TTL_LEAST`].
-    pub(crate) fn new(location: EtcdLocation, advertise: String, ttl: Duration) -> Self {
+    /// Connects to nobody yet. `own` is where this coordinator is reached. `ttl` counts in whole seconds, at least [`TTL_LEAST`].
+    pub(crate) fn new(location: EtcdLocation, own: Leader, ttl: Duration) -> Self {
         let keys = Keys::new(&location);
         let ttl = Duration::from_secs(ttl.as_secs()).max(TTL_LEAST);
-        Self { location, keys, member: 0, client: None, advertise, ttl, lease: None, keeper: None }
+        Self { location, keys, member: 0, client: None, own, ttl, lease: None, keeper: None }
     }
 
     async fn client(&mut self) -> Result<Client, StoreError> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let client = connect(&self.location.endpoints[self.member]).await?;
+        let client = connect(&self.location.endpoints[self.member], &self.location.access).await?;
         self.client = Some(client.clone());
         Ok(client)
     }
@@ -130,12 +134,13 @@ impl Ballot {
                 }
                 continue;
             };
-            let leader: Leader = serde_json::from_slice(leader.value())
+            let leader: Record = serde_json::from_slice(leader.value())
                 .map_err(|source| StoreError::Corrupt { key: "leader".to_owned(), source })?;
             if leader.format > FORMAT {
                 return Err(StoreError::Format { found: leader.format });
             }
-            seen(Role::Following(leader.advertise.into()));
+            let http = Some(leader.advertise_http).filter(|url| !url.is_empty());
+            seen(Role::Following(Leader { grpc: leader.advertise.into(), http: http.map(Into::into) }));
             sleep(POLL).await;
         }
     }
@@ -150,7 +155,9 @@ impl Ballot {
         let keeper = keep(client.lease_client(), lease, self.ttl, prolonged);
         self.keeper = Some(AbortOnDropHandle::new(tokio::spawn(keeper)));
 
-        let leader = Leader { format: FORMAT, advertise: self.advertise.clone() };
+        let advertise = self.own.grpc.to_string();
+        let advertise_http = self.own.http.as_deref().unwrap_or_default().to_owned();
+        let leader = Record { format: FORMAT, advertise, advertise_http };
         let value = serde_json::to_vec(&leader).expect("it holds only what JSON can hold");
         let key = self.keys.leader();
         let nobody_leads = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
@@ -264,7 +271,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(2);
 
     fn ballot(etcd: &Etcd, name: &str) -> Ballot {
-        Ballot::new(etcd.location("test"), format!("http://{name}:1"), TTL)
+        Ballot::new(etcd.location("test"), Leader::at(&format!("http://{name}:1")), TTL)
     }
 
     fn writes(key: &str) -> Vec<Write> {
@@ -292,7 +299,7 @@ mod tests {
         while seen.lock().unwrap().is_empty() {
             sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(&*seen.lock().unwrap()[0], "http://a:1");
+        assert_eq!(&*seen.lock().unwrap()[0].grpc, "http://a:1");
         // Kept alive beyond its first lease, nobody else takes over.
         assert!(timeout(TTL * 2, lost(term.ends.clone())).await.is_err());
         assert!(!following.is_finished());
@@ -327,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn a_revoked_lease_ends_the_term_at_once() {
         let etcd = Etcd::start().await;
-        let mut first = Ballot::new(etcd.location("test"), "http://a:1".into(), Duration::from_secs(8));
+        let mut first = Ballot::new(etcd.location("test"), Leader::at("http://a:1"), Duration::from_secs(8));
         let term = first.campaign(|_| {}).await.unwrap();
         let began = Instant::now();
         etcd.client().await.lease_revoke(first.lease.unwrap()).await.unwrap();
@@ -340,7 +347,7 @@ mod tests {
         let etcd = Etcd::start().await;
         let mut location = etcd.location("test");
         location.endpoints.insert(0, "127.0.0.1:1".into());
-        let mut ballot = Ballot::new(location, "http://a:1".into(), TTL);
+        let mut ballot = Ballot::new(location, Leader::at("http://a:1"), TTL);
         assert!(matches!(ballot.campaign(|_| {}).await, Err(StoreError::Etcd { .. })));
         ballot.campaign(|_| {}).await.unwrap();
     }

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::{InvalidJobId, JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::script::Parsed;
 use starlift_common::wire::{self, WireError};
+use starlift_link::tokens::Role;
 use starlift_proto as pb;
-use starlift_proto::admin_service_server::AdminService;
-use starlift_proto::worker_service_server::WorkerService;
+use starlift_proto::admin_service_server::{AdminService, AdminServiceServer};
+use starlift_proto::worker_service_server::{WorkerService, WorkerServiceServer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
 use crate::check::{Checks, NotChecked};
@@ -40,13 +42,27 @@ const WATCH_PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 /// Names the leader's URL in an answer of `UNAVAILABLE`; empty when it is not known.
 const LEADER: &str = "starlift-leader";
 
+/// What a call needs. Whatever is not known here needs most.
+pub(crate) fn needs(_: &http::Method, path: &str) -> Option<Role> {
+    let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
+    match service {
+        "grpc.health.v1.Health" => None,
+        WorkerServiceServer::<Services>::NAME => Some(Role::Worker),
+        AdminServiceServer::<Services>::NAME => Some(match method {
+            "ListJobs" | "GetJob" | "ListTasks" | "GetReport" | "ListWorkers" | "WatchJob" => Role::Read,
+            _ => Role::User,
+        }),
+        _ => Some(Role::User),
+    }
+}
+
 /// Both services, on the loop of this coordinator while it leads.
 #[derive(Clone)]
 pub(crate) struct Services {
     desk: Desk,
     checks: Checks,
     buckets: Buckets,
-    datasources: Arc<Datasources>,
+    datasources: LiveDatasources,
     shutdown: CancellationToken,
 }
 
@@ -54,7 +70,7 @@ impl Services {
     pub(crate) fn new(
         desk: Desk,
         checks: Checks,
-        datasources: Arc<Datasources>,
+        datasources: LiveDatasources,
         shutdown: CancellationToken,
     ) -> Self {
         Self { desk, checks, buckets: Buckets::default(), datasources, shutdown }
@@ -87,6 +103,7 @@ impl WorkerService for Services {
         request: Request<pb::AcquireRequest>,
     ) -> Result<Response<pb::AcquireReply>, Status> {
         let request = request.into_inner();
+        understands_enough(request.worker.as_ref())?;
         let worker = worker_info(request.worker)?;
         let handle = self.handle()?;
         let checks = self.checks.orders_for(&worker.id, handle.deadline(Duration::ZERO));
@@ -311,7 +328,8 @@ impl AdminService for Services {
     async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckReply>, Status> {
         let pb::CheckRequest { script, wait_ms } = request.into_inner();
         let (wait, handle) = (Duration::from_millis(wait_ms.into()), self.handle()?);
-        let checked = Box::pin(self.checks.run(&script, wait, &handle, &self.datasources));
+        let datasources = self.datasources.now();
+        let checked = Box::pin(self.checks.run(&script, wait, &handle, &datasources));
         match self.shutdown.run_until_cancelled(checked).await {
             Some(Ok(reply)) => Ok(Response::new(reply)),
             Some(Err(NotChecked::Refused(problem))) => Err(refused(&problem)),
@@ -377,6 +395,19 @@ fn is_final(state: &str) -> bool {
     [Succeeded, Failed, Cancelled].iter().any(|last| last.as_str() == state)
 }
 
+/// A worker of another version could overlook what it must not. What it holds already it may finish.
+fn understands_enough(worker: Option<&pb::WorkerInfo>) -> Result<(), Status> {
+    let Some(old) = worker.filter(|worker| worker.protocol < wire::PROTOCOL_LEAST) else { return Ok(()) };
+    let message = format!(
+        "worker {} of version {} is too old for this coordinator: it speaks protocol {}, at least {} is needed",
+        old.worker_id,
+        old.version,
+        old.protocol,
+        wire::PROTOCOL_LEAST
+    );
+    Err(refused(&Problem::new(Code::Unsupported, message).hint("bring workers to the new version first")))
+}
+
 fn worker_info(worker: Option<pb::WorkerInfo>) -> Result<WorkerInfo, Status> {
     let worker = worker.filter(|worker| !worker.worker_id.is_empty());
     let worker = worker.ok_or_else(|| Status::invalid_argument("the worker does not say who it is"))?;
@@ -418,7 +449,7 @@ fn malformed(error: &WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn elsewhere(not_leading: &NotLeading) -> Status {
+pub(crate) fn elsewhere(not_leading: &NotLeading) -> Status {
     let mut status = Status::unavailable(not_leading.to_string());
     let leader = not_leading.leader.as_deref().unwrap_or_default();
     // An address that a header cannot hold is as good as none.

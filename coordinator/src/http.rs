@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Problem};
+use starlift_link::guard::{Guard, Needs, check_http};
+use starlift_link::listen::{Incoming, Peer, Tls};
+use starlift_link::tokens::Role;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +28,7 @@ use crate::clock::Now;
 use crate::driver::Stopped;
 use crate::leader::{Desk, NotLeading};
 use crate::metrics::Numbers;
+use crate::proxy::{self, Proxy};
 use crate::report;
 use crate::state::State;
 
@@ -35,7 +40,9 @@ const LARGEST_PAGE: u32 = 1000;
 pub(crate) struct Views {
     pub(crate) desk: Desk,
     pub(crate) checks: Checks,
-    pub(crate) datasources: Arc<Datasources>,
+    pub(crate) datasources: LiveDatasources,
+    pub(crate) guard: Guard,
+    pub(crate) proxy: Proxy,
 }
 
 /// Serves until `stop`; without a listener it only waits.
@@ -44,39 +51,78 @@ pub(crate) async fn serve(
     views: Views,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
+    let tls = views.guard.http_tls();
+    serve_on(listener, router(views), tls, stop).await
+}
+
+/// As [`serve`], for a port that shows the numbers only, to everybody.
+pub(crate) async fn serve_metrics(
+    listener: Option<TcpListener>,
+    desk: Desk,
+    stop: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    serve_on(listener, probes().with_state(desk), Arc::new(|| None), stop).await
+}
+
+async fn serve_on(
+    listener: Option<TcpListener>,
+    router: Router,
+    tls: Tls,
+    stop: CancellationToken,
+) -> Result<(), CoordinatorError> {
     let Some(listener) = listener else {
         stop.cancelled().await;
         return Ok(());
     };
-    axum::serve(listener, router(views))
+    let incoming = Incoming::new(listener, tls).map_err(CoordinatorError::Http)?;
+    axum::serve(incoming, router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
         .map_err(CoordinatorError::Http)
 }
 
-fn router(views: Views) -> Router {
-    let desk = views.desk.clone();
-    let check = Router::new().route("/api/v1/check", post(check)).with_state(views);
+/// What a request needs.
+fn needs(method: &Method, path: &str) -> Option<Role> {
+    match path {
+        "/livez" | "/readyz" => None,
+        _ if *method == Method::GET || *method == Method::HEAD => Some(Role::Read),
+        _ => Some(Role::User),
+    }
+}
+
+fn probes() -> Router<Desk> {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+}
+
+fn router(views: Views) -> Router {
+    let (desk, guard, proxy) = (views.desk.clone(), views.guard.clone(), views.proxy.clone());
+    let check = Router::new().route("/api/v1/check", post(check)).with_state(views);
+    let rest = Router::new()
         .route("/api/v1/jobs", get(jobs))
         .route("/api/v1/jobs/{job}", get(job))
         .route("/api/v1/jobs/{job}/tasks", get(tasks))
         .route("/api/v1/jobs/{job}/report", get(job_report))
         .route("/api/v1/workers", get(workers))
+        .with_state(desk.clone())
+        .merge(check)
+        .layer(from_fn_with_state(proxy, proxy::hand_on));
+    Router::new()
+        .merge(probes())
         .fallback(|| async {
             Refusal::new(StatusCode::NOT_FOUND, Problem::new(Code::InvalidSettings, "no such address"))
         })
         .with_state(desk)
-        .merge(check)
+        .merge(rest)
+        .layer(from_fn_with_state((guard, needs as Needs), check_http))
 }
 
 /// What every handler gives: JSON, or why not.
 type Answer = Result<Json<Value>, Refusal>;
 
-struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     problem: Problem,
     /// Who can answer, where that is another coordinator.
@@ -84,7 +130,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, problem: Problem) -> Self {
+    pub(crate) fn new(status: StatusCode, problem: Problem) -> Self {
         Self { status, problem, leader: None }
     }
 }
@@ -125,7 +171,7 @@ async fn ready(Shared(desk): Shared<Desk>) -> Result<&'static str, Refusal> {
 
 /// A follower has nothing to count but that it follows.
 async fn metrics(Shared(desk): Shared<Desk>) -> Result<Response, Refusal> {
-    let numbers = read(&desk, |state, _| Numbers::of(state)).await.unwrap_or_default();
+    let numbers = read(&desk, Numbers::of).await.unwrap_or_default();
     let page = numbers.render().map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Problem::new(Code::Internal, error.to_string()))
     })?;
@@ -192,7 +238,8 @@ async fn check(
 ) -> Answer {
     let Query(Patience { wait_ms }) = patience.map_err(malformed)?;
     let (wait, handle) = (Duration::from_millis(wait_ms), views.desk.handle()?);
-    let checked = Box::pin(views.checks.run(&script, wait, &handle, &views.datasources)).await;
+    let datasources = views.datasources.now();
+    let checked = Box::pin(views.checks.run(&script, wait, &handle, &datasources)).await;
     checked.map(|reply| Json(json!(reply))).map_err(|why| match why {
         NotChecked::Refused(problem) => Refusal::new(StatusCode::BAD_REQUEST, problem),
         NotChecked::Stopped => views.desk.not_leading().into(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::retry::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,14 +22,31 @@ use crate::store::{self, Store, StoreError};
 /// Between attempts to lead, or to lead again after a failed save.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
 
+/// Where the coordinator is reached that leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leader {
+    /// URL of its gRPC side.
+    pub(crate) grpc: Arc<str>,
+    /// URL of its HTTP side; `None`: it serves none, or is of a version that does not say.
+    pub(crate) http: Option<Arc<str>>,
+}
+
+#[cfg(test)]
+impl Leader {
+    /// One without an HTTP side.
+    pub(crate) fn at(grpc: &str) -> Self {
+        Self { grpc: grpc.into(), http: None }
+    }
+}
+
 /// What this coordinator is at the moment.
 #[derive(Clone, Default)]
 pub(crate) enum Role {
     /// Nobody is known to lead.
     #[default]
     Waiting,
-    /// Another one leads, under this URL.
-    Following(Arc<str>),
+    /// Another one leads.
+    Following(Leader),
     Leading(Handle),
 }
 
@@ -59,8 +76,16 @@ impl Desk {
     pub(crate) fn handle(&self) -> Result<Handle, NotLeading> {
         match &*self.role.borrow() {
             Role::Leading(handle) => Ok(handle.clone()),
-            Role::Following(leader) => Err(NotLeading { leader: Some(leader.clone()) }),
+            Role::Following(leader) => Err(NotLeading { leader: Some(leader.grpc.clone()) }),
             Role::Waiting => Err(NotLeading { leader: None }),
+        }
+    }
+
+    /// Who leads, where that is another one.
+    pub(crate) fn leader(&self) -> Option<Leader> {
+        match &*self.role.borrow() {
+            Role::Following(leader) => Some(leader.clone()),
+            Role::Leading(_) | Role::Waiting => None,
         }
     }
 
@@ -129,7 +154,7 @@ pub(crate) async fn lost(mut ends: watch::Receiver<Option<Instant>>) {
 /// What a term needs besides its store.
 pub(crate) struct Office {
     pub(crate) rules: Rules,
-    pub(crate) datasources: Arc<Datasources>,
+    pub(crate) datasources: LiveDatasources,
     pub(crate) clock: Clock,
     pub(crate) role: watch::Sender<Role>,
 }
@@ -201,7 +226,7 @@ impl Office {
         };
         *has_led = true;
         let (driver, handle) = Driver::new(state, store, self.clock);
-        let mut performer = Performer::new(handle.clone(), Arc::clone(&self.datasources));
+        let mut performer = Performer::new(handle.clone(), self.datasources.clone());
         info!("leading");
         self.show(Role::Leading(handle));
         let ended = tokio::select! {
@@ -224,7 +249,7 @@ impl Office {
             };
             if !is_same {
                 if let Role::Following(leader) = &role {
-                    info!(%leader, "following");
+                    info!(leader = %leader.grpc, "following");
                 }
                 *present = role;
             }
@@ -253,7 +278,7 @@ mod tests {
 
         async fn campaign(&mut self, seen: impl Fn(Role) + Send) -> Result<Term<MemoryStore>, StoreError> {
             let Some(left) = self.terms.checked_sub(1) else {
-                seen(Role::Following("http://b:1".into()));
+                seen(Role::Following(Leader::at("http://b:1")));
                 return std::future::pending().await;
             };
             self.terms = left;
@@ -274,8 +299,8 @@ mod tests {
     fn start(terms: u32) -> Running {
         let (role, desk) = Desk::new();
         let office = Office {
-            rules: Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN },
-            datasources: Arc::default(),
+            rules: Rules::new(Duration::from_secs(15), 3),
+            datasources: LiveDatasources::default(),
             clock: Clock::start(),
             role,
         };
@@ -361,7 +386,7 @@ mod tests {
     fn a_desk_tells_who_leads() {
         let (role, desk) = Desk::new();
         assert_eq!(desk.not_leading().to_string(), "no coordinator leads at the moment");
-        role.send_replace(Role::Following("http://b:1".into()));
+        role.send_replace(Role::Following(Leader::at("http://b:1")));
         assert_eq!(desk.handle().err(), Some(NotLeading { leader: Some("http://b:1".into()) }));
         assert!(desk.not_leading().to_string().contains("http://b:1"));
     }

@@ -22,10 +22,12 @@ mod perform;
 pub mod plan;
 pub mod pressure;
 mod probe;
+mod proxy;
 pub mod queue;
 pub mod ranges;
 pub mod record;
 pub mod report;
+mod scaler;
 pub mod state;
 mod statements;
 pub mod store;
@@ -43,23 +45,26 @@ use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::job::JobSpec;
 use starlift_common::problem::{Code, Problem};
+use starlift_link::guard::{GrpcGuard, Guard};
+use starlift_link::listen::Incoming;
 use starlift_proto::admin_service_server::AdminServiceServer;
+use starlift_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use starlift_proto::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tracing::{error, info};
 
 pub use check::check_job;
-pub use config::{Config, EtcdLocation, InvalidState, StateLocation};
+pub use config::{Config, EtcdAccess, EtcdLocation, InvalidState, StateLocation};
 pub use plan::Plan;
 
 use check::Checks;
 use driver::Clock;
 use election::{Alone, Ballot};
-use leader::{Desk, Office};
+use leader::{Desk, Leader, Office};
+use proxy::Proxy;
 use state::Rules;
 use store::StoreError;
 
@@ -97,20 +102,47 @@ impl CoordinatorError {
     }
 }
 
-/// Runs a coordinator until `shutdown`: serves workers and commands on `grpc`, metrics and the REST views on `http`, for
-/// as long as it leads; otherwise it tells them who does. Whatever was under way when the last leader stopped goes on.
-/// Nothing is left running when it returns.
+/// The ports of a coordinator.
+pub struct Listeners {
+    /// Workers and commands.
+    pub grpc: TcpListener,
+    /// REST, health and metrics.
+    pub http: Option<TcpListener>,
+    /// Health and metrics alone, open to everybody.
+    pub metrics: Option<TcpListener>,
+    /// KEDA's questions alone, open to everybody.
+    pub scaler: Option<TcpListener>,
+}
+
+impl Listeners {
+    pub fn new(grpc: TcpListener, http: Option<TcpListener>) -> Self {
+        Self { grpc, http, metrics: None, scaler: None }
+    }
+}
+
+/// Runs a coordinator until `shutdown`: serves workers and people for as long as it leads; otherwise it tells workers who
+/// does, and hands on what people ask. Whatever was under way when the last leader stopped goes on. Nothing is left
+/// running when it returns.
 pub async fn run(
     config: Config,
-    grpc: TcpListener,
-    http: Option<TcpListener>,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let advertise = config.advertise.unwrap_or_else(|| format!("http://{}", address(&grpc)));
+    let Listeners { grpc, http, metrics, scaler } = listeners;
+    let scheme = if config.guard.is_encrypted() { "https" } else { "http" };
+    let advertise = config.advertise.unwrap_or_else(|| format!("{scheme}://{}", address(&grpc)));
+    let advertise_http = config.advertise_http.or_else(|| {
+        let listener = http.as_ref()?;
+        // Bound to every address, it says nothing of how others reach it.
+        let is_named = listener.local_addr().is_ok_and(|bound| !bound.ip().is_unspecified());
+        is_named.then(|| format!("{scheme}://{}", address(listener)))
+    });
     let (role, desk) = Desk::new();
-    let (checks, datasources) = (Checks::default(), Arc::clone(&config.datasources));
+    let (checks, datasources) = (Checks::default(), config.datasources.clone());
+    let proxy = Proxy::new(desk.clone(), config.dialer.clone());
+    let (keep_jobs, keep_for) = (config.keep_jobs, config.keep_for);
     let office = Office {
-        rules: Rules { lease: config.lease, attempts: config.attempts.max(1), late_begin: Rules::LATE_BEGIN },
+        rules: Rules { keep_jobs, keep_for, ..Rules::new(config.lease, config.attempts.max(1)) },
         datasources: config.datasources,
         clock: Clock::start(),
         role,
@@ -119,6 +151,7 @@ pub async fn run(
     let stop = shutdown.child_token();
     let _stop_on_return = stop.clone().drop_guard();
     info!(grpc = %address(&grpc), %advertise, "coordinator is up");
+    let own = Leader { grpc: advertise.into(), http: advertise_http.map(Into::into) };
     let leading = async {
         let ended = match config.state {
             StateLocation::File(directory) => match Alone::new(directory) {
@@ -126,7 +159,7 @@ pub async fn run(
                 Err(error) => Err(error),
             },
             StateLocation::Etcd(location) => {
-                let ballot = Ballot::new(location, advertise, config.leader_ttl);
+                let ballot = Ballot::new(location, own, config.leader_ttl);
                 Box::pin(office.serve(ballot, &stop)).await
             }
         };
@@ -134,13 +167,20 @@ pub async fn run(
         ended.map_err(CoordinatorError::Store)
     };
     let serving = async {
+        let services = grpc::Services::new(desk.clone(), checks.clone(), datasources.clone(), stop.clone());
+        let (guard, asked) = (config.guard, scaler::Scaler::new(desk.clone(), config.dialer));
+        let views = http::Views {
+            desk: desk.clone(),
+            checks,
+            datasources,
+            guard: guard.clone(),
+            proxy: proxy.clone(),
+        };
         tokio::try_join!(
-            serve_grpc(grpc, desk.clone(), checks.clone(), Arc::clone(&datasources), stop.clone()),
-            http::serve(
-                http,
-                http::Views { desk, checks, datasources: Arc::clone(&datasources) },
-                stop.clone()
-            )
+            serve_grpc(grpc, services, desk.clone(), guard, proxy, stop.clone()),
+            http::serve(http, views, stop.clone()),
+            http::serve_metrics(metrics, desk, stop.clone()),
+            serve_scaler(scaler, asked, stop.clone()),
         )
     };
     let result = tokio::try_join!(leading, within_grace(serving, &stop));
@@ -171,12 +211,12 @@ fn address(listener: &TcpListener) -> String {
 
 async fn serve_grpc(
     listener: TcpListener,
+    services: grpc::Services,
     desk: Desk,
-    checks: Checks,
-    datasources: Arc<Datasources>,
+    guard: Guard,
+    proxy: Proxy,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let services = grpc::Services::new(desk.clone(), checks, datasources, stop.clone());
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let reporting = report_health(health_reporter, desk);
     let worker = WorkerServiceServer::new(services.clone())
@@ -185,10 +225,11 @@ async fn serve_grpc(
     let admin = AdminServiceServer::new(services)
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(REPLY_BYTES);
-    // An answer that waits for the acknowledgement of the one before it costs a worker 40 ms between two tasks.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Incoming::new(listener, guard.grpc_tls()).map_err(CoordinatorError::Http)?;
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(GrpcGuard { guard, needs: grpc::needs })
+        .layer(proxy)
         .add_service(health)
         .add_service(worker)
         .add_service(admin)
@@ -197,6 +238,23 @@ async fn serve_grpc(
         served = serving => served.map_err(CoordinatorError::Grpc),
         never = reporting => match never {},
     }
+}
+
+/// Serves until `stop`; without a listener it only waits.
+async fn serve_scaler(
+    listener: Option<TcpListener>,
+    scaler: scaler::Scaler,
+    stop: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let Some(listener) = listener else {
+        stop.cancelled().await;
+        return Ok(());
+    };
+    let incoming = Incoming::new(listener, Arc::new(|| None)).map_err(CoordinatorError::Http)?;
+    let serving = tonic::transport::Server::builder()
+        .add_service(ExternalScalerServer::new(scaler))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
+    serving.await.map_err(CoordinatorError::Grpc)
 }
 
 /// A coordinator is of use as long as it leads or knows who does.
@@ -269,6 +327,7 @@ pub async fn create_table(spec: &JobSpec, datasources: &Datasources) -> Result<S
 
 #[cfg(test)]
 mod tests {
+    use starlift_common::datasource::LiveDatasources;
     use starlift_proto as pb;
     use starlift_proto::admin_service_client::AdminServiceClient;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -281,7 +340,7 @@ mod tests {
     }
 
     fn config(directory: &tempfile::TempDir) -> Config {
-        Config::new(StateLocation::File(directory.path().to_owned()), Arc::new(Datasources::default()))
+        Config::new(StateLocation::File(directory.path().to_owned()), LiveDatasources::default())
     }
 
     async fn get(address: SocketAddr, path: &str) -> String {
@@ -299,7 +358,8 @@ mod tests {
         let (grpc, http) = (listener().await, listener().await);
         let (grpc_address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run(config(&directory), grpc, Some(http), shutdown.clone()));
+        let running =
+            tokio::spawn(run(config(&directory), Listeners::new(grpc, Some(http)), shutdown.clone()));
 
         while !get(http_address, "/readyz").await.ends_with("ok\n") {
             tokio::task::yield_now().await; // it reads its journal first
@@ -326,11 +386,14 @@ mod tests {
         assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("UNKNOWN_JOB"), "{missing}");
         assert!(get(http_address, "/api/v1/jobs/x/tasks?limit=many").await.contains("\"message\""));
 
-        let second = run(config(&directory), listener().await, None, CancellationToken::new()).await;
+        let second =
+            run(config(&directory), Listeners::new(listener().await, None), CancellationToken::new()).await;
         assert_eq!(second.unwrap_err().problem().code, Code::StoreFailed);
 
         shutdown.cancel();
         running.await.unwrap().unwrap();
-        run(config(&directory), listener().await, None, shutdown).await.expect("the state is free again");
+        run(config(&directory), Listeners::new(listener().await, None), shutdown)
+            .await
+            .expect("the state is free again");
     }
 }

@@ -5,10 +5,12 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock::Now;
 use crate::state::job::Counts;
 use crate::state::{Counters, State};
 use starlift_common::job::JobState;
@@ -40,12 +42,14 @@ pub(crate) struct Numbers {
     queue_depth: u64,
     waiting_workers: u64,
     labels_to_sweep: u64,
+    tables_held_back: u64,
+    stalled_seconds: u64,
     counters: Counters,
 }
 
 impl Numbers {
     /// Looks at the jobs, not at their tasks.
-    pub(crate) fn of(state: &State) -> Self {
+    pub(crate) fn of(state: &State, now: Now) -> Self {
         let jobs = JOB_STATES.iter().map(|state| (state.as_str(), 0)).collect();
         let mut numbers = Self { leader: 1, counters: state.counters(), jobs, ..Self::default() };
         let mut tasks = Counts::default();
@@ -72,6 +76,8 @@ impl Numbers {
             numbers.slots_busy += u64::from(worker.running);
         }
         numbers.waiting_workers = state.parked() as u64;
+        numbers.tables_held_back = state.pressure().capped() as u64;
+        numbers.stalled_seconds = state.stalled(now).as_secs();
         numbers
     }
 
@@ -89,20 +95,31 @@ impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         by_state(&mut encoder, "jobs", "Jobs by state", &self.jobs)?;
         by_state(&mut encoder, "tasks", "Tasks of unfinished jobs by state", &self.tasks)?;
+        let stalled = "How long the unfinished job that has not got on for longest has stood still";
         let gauges = [
-            ("leader", "Whether this coordinator leads", self.leader),
-            ("workers", "Workers heard of lately", self.workers),
-            ("slots", "Tasks that the workers can run at once", self.slots),
-            ("slots_busy", "Tasks that the workers hold", self.slots_busy),
-            ("queue_depth", "Tasks that wait for a worker or for their next attempt", self.queue_depth),
-            ("waiting_workers", "Requests for work that wait for a task", self.waiting_workers),
-            ("labels_to_sweep", "Dead labels that are not known to be closed", self.labels_to_sweep),
+            ("leader", "Whether this coordinator leads", None, self.leader),
+            ("workers", "Workers heard of lately", None, self.workers),
+            ("slots", "Tasks that the workers can run at once", None, self.slots),
+            ("slots_busy", "Tasks that the workers hold", None, self.slots_busy),
+            ("queue_depth", "Tasks that wait for a worker or for their next attempt", None, self.queue_depth),
+            ("waiting_workers", "Requests for work that wait for a task", None, self.waiting_workers),
+            ("labels_to_sweep", "Dead labels that are not known to be closed", None, self.labels_to_sweep),
+            (
+                "tables_held_back",
+                "Target tables that get fewer tasks at once for now",
+                None,
+                self.tables_held_back,
+            ),
+            ("stalled", stalled, Some(Unit::Seconds), self.stalled_seconds),
         ];
-        for (name, help, value) in gauges {
+        for (name, help, unit, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            let encoder = encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?;
             gauge.encode(encoder)?;
         }
+        let mut build =
+            encoder.encode_descriptor("build", "The version that runs", None, MetricType::Info)?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         let counters = &self.counters;
         let counted = [
             ("grants", "Tasks leased", None, counters.grants),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::job::LoadSpec;
 use starlift_common::problem::{Code, Problem};
@@ -38,17 +38,17 @@ type TableKey = (String, String, String);
 
 struct Shared {
     handle: Handle,
-    datasources: Arc<Datasources>,
+    datasources: LiveDatasources,
     clients: Clients,
     commits: Mutex<BTreeMap<TableKey, Arc<Semaphore>>>,
     sweeps: Semaphore,
 }
 
 impl Performer {
-    pub(crate) fn new(handle: Handle, datasources: Arc<Datasources>) -> Self {
+    pub(crate) fn new(handle: Handle, datasources: LiveDatasources) -> Self {
         let shared = Shared {
             handle,
-            clients: Clients::new(Arc::clone(&datasources)),
+            clients: Clients::new(datasources.clone()),
             datasources,
             commits: Mutex::default(),
             sweeps: Semaphore::new(SWEEPS),
@@ -68,7 +68,7 @@ impl Performer {
             Action::Answer { .. } => {}
             Action::Plan { job, script } => {
                 self.spawn(job, async move {
-                    let result = crate::plan_script(&script, job, &shared.datasources).await;
+                    let result = crate::plan_script(&script, job, &shared.datasources.now()).await;
                     shared.tell(Event::Planned { job, result: result.map(Box::new) }).await;
                 });
             }
@@ -77,10 +77,9 @@ impl Performer {
                 self.statements.insert(job, stop.clone());
                 self.spawn(job, async move {
                     let statement = statements::Statement { job, stage, index, plan: &plan };
-                    let event =
-                        statements::run(&statement, in_flight, &shared.datasources, &shared.handle, &stop)
-                            .await;
-                    shared.tell(event).await;
+                    let datasources = shared.datasources.now();
+                    let running = statements::run(&statement, in_flight, &datasources, &shared.handle, &stop);
+                    shared.tell(running.await).await;
                 });
             }
             Action::StopStatement { job } => {
@@ -89,7 +88,8 @@ impl Performer {
                 }
             }
             Action::KillStatement { job, plan, in_flight } => self.spawn(job, async move {
-                let killed = statements::make_sure_it_is_gone(&plan, &in_flight, &shared.datasources).await;
+                let killed =
+                    statements::make_sure_it_is_gone(&plan, &in_flight, &shared.datasources.now()).await;
                 shared
                     .tell(match killed {
                         Ok(()) => {

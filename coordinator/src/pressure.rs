@@ -67,6 +67,11 @@ impl Pressure {
         self.gauges.get(table)?.limit.as_ref().map(|limit| limit.cap)
     }
 
+    /// Tables that have a cap at the moment.
+    pub fn capped(&self) -> usize {
+        self.gauges.values().filter(|gauge| gauge.limit.is_some()).count()
+    }
+
     pub fn started(&mut self, table: &Table) {
         match self.gauges.get_mut(table) {
             Some(gauge) => gauge.running += 1,

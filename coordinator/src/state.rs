@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use starlift_common::ids::{JobId, WorkerId};
 use starlift_common::job::JobState;
@@ -19,7 +20,7 @@ use crate::clock::{Millis, Now, UnixMillis};
 use crate::lease::Leases;
 use crate::plan::Plan;
 use crate::pressure::Pressure;
-use crate::record::{Ending, InFlight, JobRecord, StatementsRecord};
+use crate::record::{Ending, InFlight, JobRecord, Standing, StatementsRecord, TaskRecord};
 use crate::sweep::Sweeps;
 
 mod askers;
@@ -52,6 +53,10 @@ pub struct State {
     silence: BTreeSet<(Millis, WorkerId)>,
     askers: Askers,
     heard: BTreeMap<AttemptKey, Progress>,
+    /// When each unfinished job last got on: rows were read, a task ended, its state changed.
+    moved: BTreeMap<JobId, Millis>,
+    /// When ended jobs are looked at again for those that are too old.
+    next_look: Millis,
     counters: Counters,
 }
 
@@ -113,6 +118,8 @@ impl State {
             silence: BTreeSet::new(),
             askers: Askers::default(),
             heard: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            next_look: Millis::default(),
             counters: Counters::default(),
         }
     }
@@ -129,6 +136,9 @@ impl State {
                 if let Some(table) = job.table() {
                     state.pressure.started(table);
                 }
+            }
+            if !job.state().is_final() {
+                state.moved.insert(id, now.monotonic);
             }
             state.jobs.insert(id, job);
         }
@@ -188,6 +198,18 @@ impl State {
     /// What a running attempt was last heard to have done.
     pub fn progress(&self, attempt: AttemptKey) -> Progress {
         self.heard.get(&attempt).copied().unwrap_or_default()
+    }
+
+    /// How long that job has stood still which should get on and has not for longest; zero when there is none.
+    pub fn stalled(&self, now: Now) -> Duration {
+        let should_move = |id: &JobId| {
+            self.jobs.get(id).is_some_and(|job| {
+                let state = job.shown_state();
+                !state.is_final() && !matches!(state, JobState::Paused | JobState::Pending)
+            })
+        };
+        let oldest = self.moved.iter().filter(|(id, _)| should_move(id)).map(|(_, moved)| *moved).min();
+        oldest.map_or(Duration::ZERO, |moved| Duration::from_millis(now.monotonic.0.saturating_sub(moved.0)))
     }
 
     /// Requests for work that wait for an answer.
@@ -333,7 +355,10 @@ impl State {
         for (attempt, progress) in tasks {
             let renewed = self.leases.renew(*attempt, progress.begun, round.now.monotonic, self.rules.lease);
             if renewed.is_ok() {
-                self.heard.insert(*attempt, *progress);
+                let before = self.heard.insert(*attempt, *progress).unwrap_or_default();
+                if progress.rows_read > before.rows_read {
+                    self.moved.insert(attempt.task.job, round.now.monotonic);
+                }
             } else if self.sweeps.heard(*attempt, progress.begun) {
                 round.touch(Touched::Sweep(*attempt));
             }
@@ -464,11 +489,16 @@ impl State {
         }
     }
 
-    /// Lets the oldest ended jobs go when there are many; those with labels still to be swept stay. Looks for them when
-    /// a job has ended or a label was closed.
+    /// Lets the oldest ended jobs go when there are many, and the old ones in any case; those with labels still to be
+    /// swept stay. Looks for them when a job has ended or a label was closed, and every minute.
     fn forget(&mut self, round: &mut Round) {
         let may_be_more = |touched: &Touched| matches!(touched, Touched::Report(_) | Touched::Sweep(_));
-        if self.jobs.len() <= ENDED_JOBS_KEPT || !round.touched.iter().any(may_be_more) {
+        let is_due = round.now.monotonic >= self.next_look;
+        if is_due {
+            self.next_look = round.now.monotonic.plus(LOOK_EVERY);
+        }
+        let are_many = self.jobs.len() > self.rules.keep_jobs && round.touched.iter().any(may_be_more);
+        if !is_due && !are_many {
             return;
         }
         let mut ended: Vec<(UnixMillis, JobId)> = self
@@ -478,8 +508,15 @@ impl State {
             .filter_map(|(id, job)| Some((job.report()?.finished_at, *id)))
             .collect();
         ended.sort_unstable();
-        let many = ended.len().saturating_sub(ENDED_JOBS_KEPT);
-        for (_, id) in ended.into_iter().take(many) {
+        let many = ended.len().saturating_sub(self.rules.keep_jobs);
+        let keep_for = u64::try_from(self.rules.keep_for.as_millis()).unwrap_or(u64::MAX);
+        let is_old = |finished_at: UnixMillis| finished_at.0.saturating_add(keep_for) <= round.now.unix.0;
+        let leave: Vec<JobId> = (0..)
+            .zip(ended)
+            .take_while(|(place, (finished_at, _))| *place < many || is_old(*finished_at))
+            .map(|(_, (_, id))| id)
+            .collect();
+        for id in leave {
             if let Some(job) = self.jobs.remove(&id) {
                 round.forgotten.push((id, job.forgotten()));
             }
@@ -503,9 +540,34 @@ impl State {
     }
 
     fn finish_round(&mut self, round: Round) -> Turn {
+        self.note_moves(&round);
         let changes = round.touched.into_iter().filter_map(|touched| self.change(touched));
         let forgotten = round.forgotten.into_iter().map(|(id, job)| Change::Forgotten(id, Arc::new(job)));
         Turn { changes: changes.chain(forgotten).collect(), actions: round.actions }
+    }
+
+    /// A task that was only granted or handed back has not brought its job further.
+    fn note_moves(&mut self, round: &Round) {
+        for touched in &round.touched {
+            let id = match touched {
+                Touched::Job(id) | Touched::Plan(id) => *id,
+                Touched::Task(key) => {
+                    let task = self.jobs.get(&key.job).and_then(|job| job.find_task(key.task));
+                    let is_idle =
+                        |task: &TaskRecord| matches!(task.standing, Standing::Waiting | Standing::Running);
+                    if task.is_none_or(is_idle) {
+                        continue;
+                    }
+                    key.job
+                }
+                _ => continue,
+            };
+            if self.jobs.get(&id).is_some_and(|job| !job.state().is_final()) {
+                self.moved.insert(id, round.now.monotonic);
+            } else {
+                self.moved.remove(&id);
+            }
+        }
     }
 
     /// The present value of a record that was touched.
@@ -530,8 +592,8 @@ impl State {
     }
 }
 
-/// Ended jobs that stay to be looked at; the report of an older one is gone.
-const ENDED_JOBS_KEPT: usize = 200;
+/// Between two looks for ended jobs that are too old to be kept.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A worker that holds nothing is forgotten when it was silent for so many lease terms.
 const FORGET_WORKER_AFTER: u32 = 20;

@@ -47,7 +47,11 @@ impl Etcd {
     }
 
     pub(crate) fn location(&self, prefix: &str) -> EtcdLocation {
-        EtcdLocation { endpoints: vec![self.endpoint.clone()], prefix: prefix.to_owned() }
+        EtcdLocation {
+            endpoints: vec![self.endpoint.clone()],
+            prefix: prefix.to_owned(),
+            access: crate::config::EtcdAccess::default(),
+        }
     }
 }
 

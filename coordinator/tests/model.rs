@@ -92,7 +92,7 @@ const NAMES: [&str; WORKERS] = ["w1", "w2"];
 
 /// Longer than every delay of a retry, so that time can pass for those without a lease being lost.
 const LEASE: Duration = Duration::from_secs(1000);
-const RULES: Rules = Rules { lease: LEASE, attempts: 2, late_begin: Duration::ZERO };
+const RULES: Rules = Rules { late_begin: Duration::ZERO, ..Rules::new(LEASE, 2) };
 
 const TICKET: Ticket = Ticket(1);
 

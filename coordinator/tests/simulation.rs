@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use common::{PREFIX, ROWS, info, plan};
 
 const LEASE: Duration = Duration::from_secs(15);
-const RULES: Rules = Rules { lease: LEASE, attempts: 3, late_begin: Rules::LATE_BEGIN };
+const RULES: Rules = Rules::new(LEASE, 3);
 const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
 const SLOTS: u32 = 2;
 const STEPS: u32 = 160;

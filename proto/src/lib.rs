@@ -3,3 +3,8 @@
 //! `starlift_common::wire` only.
 
 tonic::include_proto!("starlift.v1");
+
+/// What KEDA asks.
+pub mod externalscaler {
+    tonic::include_proto!("externalscaler");
+}

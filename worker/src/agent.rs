@@ -107,7 +107,7 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(config: Config, http: String, coordinators: Coordinators, tools: Arc<Tools>) -> Self {
         let at_once = Pace { due: now(), failures: 0 };
-        let checks = Checks::new(Arc::clone(&config.datasources), coordinators.clone());
+        let checks = Checks::new(config.datasources.clone(), coordinators.clone());
         let purses = Purses::new(coordinators.clone(), config.worker_id.to_string(), now);
         Self {
             config,
@@ -358,6 +358,7 @@ impl Agent {
             slots: self.config.slots,
             http: self.http.clone(),
             draining: self.drain_ends.is_some(),
+            protocol: wire::PROTOCOL,
         }
     }
 }

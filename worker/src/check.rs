@@ -2,10 +2,9 @@
 //! without any influence on them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::wire;
 use starlift_proto as pb;
@@ -26,14 +25,14 @@ const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The orders under way. Dropped, they end.
 pub(crate) struct Checks {
-    datasources: Arc<Datasources>,
+    datasources: LiveDatasources,
     coordinators: Coordinators,
     running: JoinSet<String>,
     ids: BTreeSet<String>,
 }
 
 impl Checks {
-    pub(crate) fn new(datasources: Arc<Datasources>, coordinators: Coordinators) -> Self {
+    pub(crate) fn new(datasources: LiveDatasources, coordinators: Coordinators) -> Self {
         Self { datasources, coordinators, running: JoinSet::new(), ids: BTreeSet::new() }
     }
 
@@ -49,7 +48,7 @@ impl Checks {
             if self.running.len() >= AT_ONCE || !self.ids.insert(order.check_id.clone()) {
                 continue;
             }
-            let (datasources, coordinators) = (Arc::clone(&self.datasources), self.coordinators.clone());
+            let (datasources, coordinators) = (self.datasources.clone(), self.coordinators.clone());
             self.running.spawn(carry_out(order, worker_id.to_owned(), datasources, coordinators));
         }
     }
@@ -58,7 +57,7 @@ impl Checks {
 async fn carry_out(
     order: pb::CheckOrder,
     worker_id: String,
-    datasources: Arc<Datasources>,
+    datasources: LiveDatasources,
     coordinators: Coordinators,
 ) -> String {
     let id = order.check_id.clone();
@@ -69,6 +68,7 @@ async fn carry_out(
             return id;
         }
     };
+    let datasources = datasources.now();
     info!(check_id = %id, "checking what a job needs");
     let (mut findings, _) = Box::pin(check::addresses(&scope, &datasources)).await;
     if let Some(trial) = trial {

@@ -2,11 +2,12 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::WorkerId;
+use starlift_link::dial::Dialer;
+use starlift_link::guard::Guard;
 use ulid::Ulid;
 
 /// Tasks at once for each core where nothing else is said: while one waits for a server, another computes.
@@ -22,7 +23,7 @@ pub struct Config {
     /// Tasks run at once, at least 1.
     pub slots: u32,
     /// The same entries as on the coordinator.
-    pub datasources: Arc<Datasources>,
+    pub datasources: LiveDatasources,
     /// After a shutdown request: how long running tasks may go on before they are given back.
     pub drain_timeout: Duration,
     /// Where all rows that a server refuses are kept, one file per attempt; `None`: nowhere.
@@ -33,11 +34,15 @@ pub struct Config {
     pub worker_id: WorkerId,
     /// Name of the machine, for people.
     pub host: String,
+    /// How coordinators are reached.
+    pub dialer: Dialer,
+    /// Who may look at the HTTP port.
+    pub guard: Guard,
 }
 
 impl Config {
     /// Defaults, two slots for each core among them, and an id made of the machine's name and random letters.
-    pub fn new(coordinators: Vec<String>, datasources: Arc<Datasources>) -> Self {
+    pub fn new(coordinators: Vec<String>, datasources: LiveDatasources) -> Self {
         let host = host_name();
         let worker_id = WorkerId(format!("{host}-{}", random_piece()).into());
         Self {
@@ -49,6 +54,8 @@ impl Config {
             mask_dirty: false,
             worker_id,
             host,
+            dialer: Dialer::default(),
+            guard: Guard::default(),
         }
     }
 }
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn two_processes_of_one_machine_have_two_ids() {
-        let config = || Config::new(vec!["http://127.0.0.1:9470".into()], Arc::default());
+        let config = || Config::new(vec!["http://127.0.0.1:9470".into()], LiveDatasources::default());
         assert_ne!(config().worker_id, config().worker_id);
     }
 }

@@ -6,18 +6,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use starlift_link::dial::{Dialer, InvalidAddress, Link};
 use starlift_proto::worker_service_client::WorkerServiceClient;
 use starlift_proto::{
     AcquireReply, AcquireRequest, HeartbeatReply, HeartbeatRequest, ReportCheckReply, ReportCheckRequest,
     ReportReply, ReportRequest, SpendReply, SpendRequest,
 };
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A silent peer is noticed after twice this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Grants carry the specs of wide tables.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Names the leader's URL in an answer of `UNAVAILABLE`; empty when it is not known.
@@ -27,35 +25,27 @@ const REDIRECTS_MOST: u32 = 2;
 /// Leaders remembered that no flag names.
 const LEARNED_MOST: usize = 16;
 
-/// An address that is none.
-#[derive(Debug, thiserror::Error)]
-#[error("`{address}` is no coordinator address; write http://host:port")]
-pub struct InvalidAddress {
-    address: String,
-    #[source]
-    source: tonic::transport::Error,
-}
-
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Coordinators {
     /// As the flags name them, in their order.
     addresses: Arc<[String]>,
-    clients: Arc<Mutex<HashMap<String, WorkerServiceClient<Channel>>>>,
+    dialer: Dialer,
+    clients: Arc<Mutex<HashMap<String, WorkerServiceClient<Link>>>>,
     /// The address that is asked.
     current: watch::Sender<String>,
 }
 
 impl Coordinators {
     /// Connects to nobody yet. `addresses` is not empty.
-    pub(crate) fn new(addresses: &[String]) -> Result<Self, InvalidAddress> {
+    pub(crate) fn new(addresses: &[String], dialer: Dialer) -> Result<Self, InvalidAddress> {
         let addresses: Arc<[String]> = addresses.iter().map(|address| with_scheme(address)).collect();
         let mut clients = HashMap::new();
         for address in addresses.iter() {
-            clients.insert(address.clone(), connect_lazily(address)?);
+            clients.insert(address.clone(), connect_lazily(&dialer, address)?);
         }
         let current = watch::Sender::new(addresses.first().cloned().unwrap_or_default());
-        Ok(Self { addresses, clients: Arc::new(Mutex::new(clients)), current })
+        Ok(Self { addresses, dialer, clients: Arc::new(Mutex::new(clients)), current })
     }
 
     pub(crate) async fn acquire(
@@ -105,7 +95,7 @@ impl Coordinators {
     async fn call<Q, A, F>(&self, patience: Duration, message: Q, call: F) -> Result<A, Status>
     where
         Q: Clone,
-        F: AsyncFn(WorkerServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+        F: AsyncFn(WorkerServiceClient<Link>, Request<Q>) -> Result<Response<A>, Status>,
     {
         let mut redirects = 0;
         loop {
@@ -132,13 +122,14 @@ impl Coordinators {
         }
     }
 
-    fn present(&self) -> Result<(String, WorkerServiceClient<Channel>), Status> {
+    fn present(&self) -> Result<(String, WorkerServiceClient<Link>), Status> {
         let address = self.current.borrow().clone();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&address) {
             return Ok((address, client.clone()));
         }
-        let client = connect_lazily(&address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let client = connect_lazily(&self.dialer, &address);
+        let client = client.map_err(|error| Status::invalid_argument(error.to_string()))?;
         if clients.len() >= self.addresses.len() + LEARNED_MOST {
             clients.retain(|known, _| self.addresses.contains(known));
         }
@@ -175,15 +166,9 @@ fn with_scheme(address: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
 }
 
-fn connect_lazily(address: &str) -> Result<WorkerServiceClient<Channel>, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|source| InvalidAddress { address: address.to_owned(), source })?;
-    let channel = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect_lazy();
-    Ok(WorkerServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+fn connect_lazily(dialer: &Dialer, address: &str) -> Result<WorkerServiceClient<Link>, InvalidAddress> {
+    let link = dialer.lazily(address, CONNECT_TIMEOUT)?;
+    Ok(WorkerServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// The address after this one, from the last on to the first; the first after one that no flag names.
@@ -204,7 +189,7 @@ mod tests {
     use super::*;
 
     fn coordinators() -> Coordinators {
-        Coordinators::new(&["a:1".into(), "http://b:2".into()]).unwrap()
+        Coordinators::new(&["a:1".into(), "http://b:2".into()], Dialer::default()).unwrap()
     }
 
     fn following(leader: &str) -> Status {
@@ -251,6 +236,6 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        assert!(Coordinators::new(&["not an address".into()]).is_err());
+        assert!(Coordinators::new(&["not an address".into()], Dialer::default()).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::LiveDatasources;
 use starlift_common::job::{LoadMode, LoadSpec, OnError};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
@@ -47,7 +47,7 @@ const METER_BYTES: u64 = 32 << 10;
 
 /// What all tasks of a worker share.
 pub(crate) struct Tools {
-    pub datasources: Arc<Datasources>,
+    pub datasources: LiveDatasources,
     pub clients: Clients,
     pub status: Arc<Status>,
     pub dirty: DirtySettings,
@@ -350,7 +350,8 @@ fn loader<'a>(
 }
 
 pub(crate) async fn open_source(grant: &Grant, tools: &Tools) -> Result<MysqlSource, Failure> {
-    let datasource = tools.datasources.find(&grant.read.datasource, "").map_err(Failure::Setup)?;
+    let datasources = tools.datasources.now();
+    let datasource = datasources.find(&grant.read.datasource, "").map_err(Failure::Setup)?;
     Ok(MysqlSource::open(datasource, &grant.read, &grant.range).await?)
 }
 
@@ -598,8 +599,8 @@ mod tests {
         fn set() -> Self {
             let status = Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) };
             let tools = Tools {
-                datasources: Arc::default(),
-                clients: Clients::new(Arc::default()),
+                datasources: LiveDatasources::default(),
+                clients: Clients::new(LiveDatasources::default()),
                 status: Arc::new(status),
                 dirty: DirtySettings::default(),
                 clock: crate::agent::now,

@@ -30,7 +30,8 @@ pub(crate) enum Failure {
     /// Another transaction holds our label: the target is shared with another store's jobs, or was restored.
     ForeignLabel {
         label: Label,
-        error: Box<CallError>,
+        /// How that was found out.
+        found: String,
     },
     /// A call about a transaction failed. `log` holds the first lines that the server wrote about refused rows.
     Call {
@@ -132,9 +133,9 @@ impl Failure {
                 problem.clone().at(place.trim_start())
             }
             Self::Row { error, key } => row_problem(*error, key.as_deref(), read, load).at(source),
-            Self::ForeignLabel { label, error } => Problem::new(
+            Self::ForeignLabel { label, found } => Problem::new(
                 Code::ForeignLabel,
-                format!("label {label} exists at the target although this attempt never used it: {error}"),
+                format!("label {label} exists at the target although this attempt never used it: {found}"),
             )
             .at(target)
             .hint("the state store is older than the server, or two installations share job ids: check what was loaded; where neither is \

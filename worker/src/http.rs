@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use starlift_link::guard::{Guard, Needs, check_http};
+use starlift_link::listen::{Incoming, Peer};
+use starlift_link::tokens::Role;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +27,7 @@ pub(crate) struct Status {
 /// Serves until `shutdown`.
 pub(crate) async fn serve(
     listener: TcpListener,
+    guard: Guard,
     status: Arc<Status>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
@@ -30,8 +35,15 @@ pub(crate) async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(status);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        .with_state(status)
+        .layer(from_fn_with_state((guard.clone(), needs as Needs), check_http));
+    let incoming = Incoming::new(listener, guard.http_tls())?;
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(incoming, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+fn needs(_: &Method, path: &str) -> Option<Role> {
+    if matches!(path, "/livez" | "/readyz") { None } else { Some(Role::Read) }
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> (StatusCode, &'static str) {
@@ -69,7 +81,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let status = Arc::new(Status { metrics: Metrics::new(3), ready: AtomicBool::new(false) });
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Arc::clone(&status), shutdown.clone()));
+        let server = tokio::spawn(serve(listener, Guard::default(), Arc::clone(&status), shutdown.clone()));
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
         status.ready.store(true, Ordering::Relaxed);

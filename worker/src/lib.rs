@@ -37,6 +37,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use starlift_link::guard::Guard;
 use starlift_remote::starrocks::clients::Clients;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 pub use crate::config::{Config, DEFAULT_DRAIN_TIMEOUT};
-pub use crate::coordinators::InvalidAddress;
+pub use starlift_link::dial::InvalidAddress;
 
 use crate::agent::Agent;
 use crate::coordinators::Coordinators;
@@ -66,33 +67,48 @@ pub enum WorkerError {
     Http(#[source] io::Error),
 }
 
+/// The ports of a worker.
+#[derive(Default)]
+pub struct Listeners {
+    /// Health and metrics.
+    pub http: Option<TcpListener>,
+    /// The same, open to everybody.
+    pub metrics: Option<TcpListener>,
+}
+
 /// Works until `shutdown` is cancelled or the coordinator asks the worker to leave; running tasks are then finished or,
-/// after [`Config::drain_timeout`], given back. `http` serves `/livez`, `/readyz` and `/metrics`. Nothing of it runs on
+/// after [`Config::drain_timeout`], given back. Both listeners serve `/livez`, `/readyz` and
+/// `/metrics`. Nothing of it runs on
 /// after it returned or was dropped, but for statements still to be killed at a source (at most 10 s).
 pub async fn run(
     config: Config,
-    http: Option<TcpListener>,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
+    let Listeners { http, metrics } = listeners;
     if config.coordinators.is_empty() {
         return Err(WorkerError::NoCoordinator);
     }
     if config.slots == 0 {
         return Err(WorkerError::NoSlots);
     }
-    let coordinators = Coordinators::new(&config.coordinators)?;
+    let coordinators = Coordinators::new(&config.coordinators, config.dialer.clone())?;
     let status = Arc::new(Status { metrics: Metrics::new(config.slots), ready: AtomicBool::new(false) });
     let http_address = match &http {
         Some(listener) => reachable(listener.local_addr().map_err(WorkerError::Http)?, &config.host),
         None => String::new(),
     };
     let http_ends = CancellationToken::new();
-    let server = http.map(|listener| {
-        AbortOnDropHandle::new(tokio::spawn(http::serve(listener, Arc::clone(&status), http_ends.clone())))
-    });
+    let mut servers = Vec::new();
+    for (listener, guard) in [(http, config.guard.clone()), (metrics, Guard::default())] {
+        if let Some(listener) = listener {
+            let server = http::serve(listener, guard, Arc::clone(&status), http_ends.clone());
+            servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
+        }
+    }
     let tools = Arc::new(Tools {
-        datasources: Arc::clone(&config.datasources),
-        clients: Clients::new(Arc::clone(&config.datasources)),
+        datasources: config.datasources.clone(),
+        clients: Clients::new(config.datasources.clone()),
         status,
         dirty: DirtySettings {
             dir: config.dirty_dir.clone(),
@@ -105,7 +121,7 @@ pub async fn run(
     let agent = Agent::new(config, http_address, coordinators, tools);
     agent.run(shutdown).await;
     http_ends.cancel();
-    drop(server);
+    drop(servers);
     info!("worker ended");
     Ok(())
 }

@@ -264,7 +264,7 @@ impl Loader<'_> {
                     self.control.progress.set_begun(ledger.begun());
                 }
                 if is_foreign {
-                    return Err(Failure::ForeignLabel { label, error: Box::new(error) });
+                    return Err(Failure::ForeignLabel { label, found: error.to_string() });
                 }
                 Err(self.call_failed("begin", &label, error).await)
             }

@@ -207,6 +207,9 @@ impl<'a> PlainLoad<'a> {
             Some(Piece::End(_)) | None => return Err(lost_reader()),
         };
         self.control.confirmed().await;
+        if !self.has_begun && !is_redo(self.grant) {
+            self.must_be_free().await?;
+        }
         let (client, label) = (self.client, self.label.clone());
         let LoadSpec { database, table, .. } = &self.grant.load;
         let target = TxnTarget { database, table, label: &label };
@@ -250,6 +253,19 @@ impl<'a> PlainLoad<'a> {
         Ok(Some(self.counted(&answer, size)))
     }
 
+    /// Nobody has used the label yet. A server that knows it refuses the load before it has read the body, and that
+    /// answer may get lost with the connection; what it says of the label afterwards could then be taken for ours.
+    async fn must_be_free(&self) -> Result<(), Failure> {
+        match self.client.load_state(&self.grant.load.database, &self.label).await {
+            Ok(TxnState::Unknown | TxnState::Aborted) => Ok(()),
+            Ok(state) => {
+                let found = format!("the server calls it {state:?}");
+                Err(Failure::ForeignLabel { label: self.label.clone(), found })
+            }
+            Err(error) => Err(self.call_failed(error).await),
+        }
+    }
+
     /// What a request means that was not answered with success. `size`: of the body, when it was sent to its end.
     async fn not_loaded(
         &mut self,
@@ -264,7 +280,7 @@ impl<'a> PlainLoad<'a> {
         if error.answer().is_some_and(Answer::is_label_conflict) {
             if is_first && !is_redo(self.grant) {
                 self.stand(Standing::Nothing);
-                return Err(Failure::ForeignLabel { label: self.label.clone(), error: Box::new(error) });
+                return Err(Failure::ForeignLabel { label: self.label.clone(), found: error.to_string() });
             }
             self.stand(Standing::Open);
             return match self.close().await? {

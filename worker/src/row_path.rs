@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt;
-use starlift_common::datasource::Datasource;
+use starlift_common::datasource::{Datasource, LiveDatasources};
 use starlift_common::job::{CellKind, Compression, Delimiter, InvalidDelimiter, ReadSpec};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
@@ -172,8 +172,8 @@ pub async fn read_through(
     compression: Option<Compression>,
 ) -> Result<ReadThrough, String> {
     let tools = Tools {
-        datasources: Arc::default(),
-        clients: Clients::new(Arc::default()),
+        datasources: LiveDatasources::default(),
+        clients: Clients::new(LiveDatasources::default()),
         status: Arc::new(Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) }),
         dirty: DirtySettings::default(),
         clock: crate::agent::now,

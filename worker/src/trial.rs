@@ -376,6 +376,7 @@ fn as_u64(count: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use starlift_common::datasource::LiveDatasources;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
@@ -420,8 +421,8 @@ mod tests {
             control.confirm();
             let status = Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) };
             let tools = Tools {
-                datasources: Arc::default(),
-                clients: Clients::new(Arc::default()),
+                datasources: LiveDatasources::default(),
+                clients: Clients::new(LiveDatasources::default()),
                 status: Arc::new(status),
                 dirty: DirtySettings::default(),
                 clock: crate::agent::now,

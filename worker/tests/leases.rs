@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::{Datasources, LiveDatasources};
 use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
 use starlift_common::job::{CellKind, Delimiter, Format, LoadMode, LoadSpec, OnError, ReadSpec, SourceKind};
 use starlift_common::problem::Code;
@@ -12,7 +12,7 @@ use starlift_common::task::{AttemptKey, LabelsBegun, Outcome, TaskRange};
 use starlift_common::wire::{self, Grant};
 use starlift_proto as pb;
 use starlift_proto::worker_service_server::{WorkerService, WorkerServiceServer};
-use starlift_worker::Config;
+use starlift_worker::{Config, Listeners};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -149,9 +149,10 @@ impl Stage {
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         // The first address is dead: workers try all they know.
         let addresses = vec!["http://127.0.0.1:1".to_owned(), format!("http://{address}")];
-        let config = Config { slots: 1, drain_timeout, ..Config::new(addresses, Arc::new(datasources)) };
+        let config =
+            Config { slots: 1, drain_timeout, ..Config::new(addresses, LiveDatasources::new(datasources)) };
         let shutdown = CancellationToken::new();
-        let worker = starlift_worker::run(config, None, shutdown.clone());
+        let worker = starlift_worker::run(config, Listeners::default(), shutdown.clone());
         let worker = tokio::spawn(async { worker.await.expect("nothing is wrong with the settings") });
         Self { script, worker, shutdown, _silent: silent }
     }

@@ -285,9 +285,19 @@ pub struct Rules {
     /// How long a begin that its worker has given up may still be on its way: a label that is unknown so soon after the
     /// worker stopped may come into being yet.
     pub late_begin: Duration,
+    /// Ended jobs that stay to be looked at, and for how long. The report of an older one is gone.
+    pub keep_jobs: usize,
+    pub keep_for: Duration,
 }
 
 impl Rules {
     /// As long as a worker waits for the answer to a begin.
     pub const LATE_BEGIN: Duration = Duration::from_secs(60);
+    pub const KEEP_JOBS: usize = 200;
+    pub const KEEP_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+    pub const fn new(lease: Duration, attempts: u32) -> Self {
+        let (late_begin, keep_jobs, keep_for) = (Self::LATE_BEGIN, Self::KEEP_JOBS, Self::KEEP_FOR);
+        Self { lease, attempts, late_begin, keep_jobs, keep_for }
+    }
 }

@@ -27,7 +27,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const ROWS: u64 = 10;
 
 fn rules() -> Rules {
-    Rules { lease: LEASE, attempts: 3, late_begin: Duration::ZERO }
+    Rules { late_begin: Duration::ZERO, ..Rules::new(LEASE, 3) }
 }
 
 fn job() -> JobId {
@@ -1098,18 +1098,18 @@ fn old_ended_jobs_make_room_and_leave_nothing_in_the_store() {
     bench.ask(|ticket| Event::Cancel { ticket, job: job() });
     bench.commit_all();
     assert_eq!(bench.job_state(), JobState::Cancelled);
-    for number in 0..u64::try_from(ENDED_JOBS_KEPT).unwrap() {
+    for number in 0..u64::try_from(Rules::KEEP_JOBS).unwrap() {
         bench.now.unix.0 += 1;
         let id = JobId::from_parts(100 + number, 1);
         bench.ask(|ticket| Event::Submit { ticket, job: id, name: "x".into(), script: "{}".into() });
         bench.tell(Event::Planned { job: id, result: Err(vec![Problem::new(Code::InvalidScript, "no")]) });
     }
-    assert_eq!(bench.state.jobs().count(), ENDED_JOBS_KEPT);
+    assert_eq!(bench.state.jobs().count(), Rules::KEEP_JOBS);
     assert!(bench.state.job(job()).is_none());
     let left: Vec<&String> = bench.saved.keys().filter(|key| key.contains(&job().to_string())).collect();
     assert_eq!(left, Vec::<&String>::new());
     bench.restart();
-    assert_eq!(bench.state.jobs().count(), ENDED_JOBS_KEPT);
+    assert_eq!(bench.state.jobs().count(), Rules::KEEP_JOBS);
 }
 
 #[test]

@@ -22,16 +22,18 @@
 //! Never compacts: the cluster may serve others, and its history is its owner's affair.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, DeleteOptions, Error, GetOptions, GetResponse, KvClient, Txn, TxnOp,
+    Certificate, Client, Compare, CompareOp, DeleteOptions, Error, GetOptions, GetResponse, Identity,
+    KvClient, TlsOptions, Txn, TxnOp,
 };
 use serde::{Deserialize, Serialize};
 use tonic::Code as GrpcCode;
 
 use super::{Store, StoreError, Write};
-use crate::config::EtcdLocation;
+use crate::config::{EtcdAccess, EtcdLocation};
 
 /// etcd's default for operations of one transaction.
 const OPERATIONS_MOST: usize = 128;
@@ -97,11 +99,30 @@ impl Keys {
 }
 
 /// A connection to one member. Nothing is sent yet.
-pub(crate) async fn connect(endpoint: &str) -> Result<Client, StoreError> {
-    let options = etcd_client::ConnectOptions::new()
+pub(crate) async fn connect(endpoint: &str, access: &EtcdAccess) -> Result<Client, StoreError> {
+    let mut options = etcd_client::ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE);
-    let client = Client::connect([format!("http://{endpoint}")], Some(options)).await;
+    let read = |path: &Path| {
+        let unreadable = |error: std::io::Error| format!("{}: {error}", path.display());
+        std::fs::read_to_string(path).map_err(unreadable).map_err(|error| StoreError::Etcd {
+            operation: "let us in, because a file cannot be read",
+            source: error.into(),
+        })
+    };
+    let mut scheme = "http";
+    if let Some(ca) = &access.tls.ca {
+        scheme = "https";
+        let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        if let (Some(cert), Some(key)) = (&access.tls.cert, &access.tls.key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        options = options.with_tls(tls);
+    }
+    if let Some((user, password_file)) = &access.user {
+        options = options.with_user(user, read(password_file)?.trim_end_matches(['\n', '\r']));
+    }
+    let client = Client::connect([format!("{scheme}://{endpoint}")], Some(options)).await;
     client.map_err(failed("connect"))
 }
 

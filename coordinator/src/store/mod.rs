@@ -338,15 +338,22 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn the_etcd_store_keeps_what_was_saved() {
         let etcd = Etcd::start().await;
-        let ballot =
-            Ballot::new(etcd.location("starlift/suite"), "http://a:1".into(), Duration::from_secs(60));
+        let ballot = Ballot::new(
+            etcd.location("starlift/suite"),
+            crate::leader::Leader::at("http://a:1"),
+            Duration::from_secs(60),
+        );
         let ballot = tokio::sync::Mutex::new(ballot);
         // Every new term ends the one before.
         keeps_what_was_saved(async || ballot.lock().await.campaign(|_| {}).await.unwrap().store).await;
-        let neighbours = Ballot::new(etcd.location("starlift"), "http://b:1".into(), Duration::from_secs(60))
-            .campaign(|_| {})
-            .await
-            .unwrap();
+        let neighbours = Ballot::new(
+            etcd.location("starlift"),
+            crate::leader::Leader::at("http://b:1"),
+            Duration::from_secs(60),
+        )
+        .campaign(|_| {})
+        .await
+        .unwrap();
         assert_eq!(neighbours.store.load().await.unwrap(), [], "another prefix is another journal");
     }
 

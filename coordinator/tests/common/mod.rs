@@ -19,7 +19,7 @@ pub(crate) const PREFIX: &str = "sl";
 pub(crate) const ROWS: u64 = 10;
 
 #[allow(dead_code, reason = "not every test binary makes its own rules")]
-const RULES: Rules = Rules { lease: Duration::from_secs(15), attempts: 3, late_begin: Rules::LATE_BEGIN };
+const RULES: Rules = Rules::new(Duration::from_secs(15), 3);
 
 /// A worker of so many slots.
 pub(crate) fn info(id: &str, slots: u32) -> WorkerInfo {

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::{Datasources, LiveDatasources};
 use starlift_common::ids::{JobId, TaskId, TaskKey};
 use starlift_common::job::{LoadMode, ReadSpec, SourceKind};
 use starlift_common::retry::FailureClass;
@@ -163,8 +163,8 @@ impl Stage {
             dirty_allowed: 0,
         };
         let tools = Tools {
-            datasources: Arc::default(),
-            clients: Clients::new(Arc::default()),
+            datasources: LiveDatasources::default(),
+            clients: Clients::new(LiveDatasources::default()),
             status: Arc::new(Status { metrics: Metrics::new(1), ready: AtomicBool::new(false) }),
             dirty: DirtySettings::default(),
             clock: crate::agent::now,

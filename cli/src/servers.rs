@@ -1,0 +1,196 @@
+//! `starlift coordinator` and `starlift worker`: ports, certificates, tokens, signals; and then the server itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use starlift_common::datasource::LiveDatasources;
+use starlift_common::problem::{Code, Problem};
+use starlift_coordinator::{self as coordinator, StateLocation};
+use starlift_link::dial::Dialer;
+use starlift_link::guard::{Guard, GuardSettings};
+use starlift_link::tokens::Role;
+use starlift_worker as worker;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::args::{CoordinatorArgs, WorkerArgs};
+use crate::commands::{End, Outcome, one, stopped_by_signal, worker_problem};
+use crate::files;
+
+/// Connections that may wait to be accepted: after a change of leader all workers come at once. The system may allow fewer.
+const BACKLOG: u32 = 4096;
+/// How often certificates and tokens are read again: where they are renewed, nobody need send a signal.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
+    let datasources = LiveDatasources::new(files::load_datasources(&args.datasources.path)?);
+    let settings = GuardSettings {
+        tls: args.link.tls(),
+        mutual: args.mutual_tls,
+        token_file: args.link.token_file.clone(),
+    };
+    let guard = Guard::new(settings).map_err(one)?;
+    let dialer = Dialer::new(args.link.dial(), Role::Read).map_err(one)?;
+    let insecure = args.link.insecure;
+    let listeners = coordinator::Listeners {
+        grpc: listen(&args.grpc, &guard, insecure).await?,
+        http: Some(listen(&args.http, &guard, insecure).await?),
+        metrics: listen_openly(args.metrics.as_deref()).await?,
+        scaler: listen_openly(args.scaler.as_deref()).await?,
+    };
+    let is_everywhere = listeners.grpc.local_addr().is_ok_and(|bound| bound.ip().is_unspecified());
+    if is_everywhere && args.advertise.is_none() && matches!(args.state, StateLocation::Etcd(_)) {
+        let message = "others cannot be told how to reach this coordinator: it listens on every address";
+        let problem = Problem::new(Code::InvalidSettings, message).at(args.grpc);
+        return Err(one(problem.hint("name one with --advertise http://HOST:PORT")));
+    }
+    let keep_jobs = args.keep_jobs();
+    let mut config = coordinator::Config::new(args.etcd.added_to(args.state)?, datasources.clone());
+    config.keep_jobs = keep_jobs;
+    config.leader_ttl = args.leader_ttl;
+    config.lease = args.lease;
+    config.attempts = args.attempts;
+    config.advertise = args.advertise;
+    config.advertise_http = args.advertise_http;
+    config.keep_for = DAY * args.keep_days;
+    (config.guard, config.dialer) = (guard.clone(), dialer.clone());
+    let files = Files { path: args.datasources.path, datasources, guard, dialer, role: Role::Read };
+    let _reading = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
+    coordinator::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(error.problem()))?;
+    Ok(End::Done)
+}
+
+pub(crate) async fn worker(args: WorkerArgs) -> Outcome {
+    let datasources = LiveDatasources::new(files::load_datasources(&args.datasources.path)?);
+    let settings =
+        GuardSettings { tls: args.link.tls(), mutual: false, token_file: args.link.token_file.clone() };
+    let guard = Guard::new(settings).map_err(one)?;
+    let dialer = Dialer::new(args.link.dial(), Role::Worker).map_err(one)?;
+    let listeners = worker::Listeners {
+        http: Some(listen(&args.http, &guard, args.link.insecure).await?),
+        metrics: listen_openly(args.metrics.as_deref()).await?,
+    };
+    let mut config = worker::Config::new(args.coordinator.urls, datasources.clone());
+    config.slots = args.slots.unwrap_or(config.slots);
+    config.drain_timeout = args.drain_timeout;
+    config.dirty_dir = args.dirty.dirty_dir;
+    config.mask_dirty = args.dirty.mask_dirty;
+    (config.guard, config.dialer) = (guard.clone(), dialer.clone());
+    let files = Files { path: args.datasources.path, datasources, guard, dialer, role: Role::Worker };
+    let _reading = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
+    worker::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(worker_problem(&error)))?;
+    Ok(End::Done)
+}
+
+/// What a running server reads again.
+struct Files {
+    path: PathBuf,
+    datasources: LiveDatasources,
+    guard: Guard,
+    dialer: Dialer,
+    role: Role,
+}
+
+impl Files {
+    /// Certificates and tokens every minute, the data sources too when SIGHUP asks for it. A file with faults changes
+    /// nothing.
+    async fn keep_up(self) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut asked = match signal(SignalKind::hangup()) {
+            Ok(asked) => Some(asked),
+            Err(error) => {
+                warn!(%error, "SIGHUP cannot be waited for");
+                None
+            }
+        };
+        loop {
+            let hangup = async {
+                match &mut asked {
+                    Some(asked) => asked.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = hangup => self.read_datasources(),
+            }
+            for read in [self.guard.reload(), self.dialer.reload(self.role)] {
+                if let Err(problem) = read {
+                    warn!(error = %problem, "certificates or tokens cannot be read again, the old ones stay in force");
+                }
+            }
+        }
+    }
+
+    fn read_datasources(&self) {
+        match files::load_datasources(&self.path) {
+            Ok(read) => {
+                let differ = self.datasources.replace(read);
+                info!(differ, "data sources were read again");
+            }
+            Err(problems) => {
+                for problem in problems {
+                    warn!(error = %problem, "data sources cannot be read again, the old ones stay in force");
+                }
+            }
+        }
+    }
+}
+
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address");
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // An earlier process's connections may linger on this port.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Binds before anything else is set up, so that a taken port is told at once.
+async fn listen(address: &str, guard: &Guard, insecure: bool) -> Result<TcpListener, Vec<Problem>> {
+    let listener = listen_anywhere(address).await?;
+    let bound = listener.local_addr();
+    let bound =
+        bound.map_err(|error| one(Problem::new(Code::InvalidSettings, error.to_string()).at(address)))?;
+    guard.allows(bound, insecure).map_err(|problem| one(problem.at(address)))?;
+    Ok(listener)
+}
+
+/// A port that tells numbers only, and is there only when somebody asked for it.
+async fn listen_openly(address: Option<&str>) -> Result<Option<TcpListener>, Vec<Problem>> {
+    match address {
+        Some(address) => listen_anywhere(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn listen_anywhere(address: &str) -> Result<TcpListener, Vec<Problem>> {
+    bind(address).await.map_err(|error| {
+        let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
+        one(problem.hint("choose a free address of this machine"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ports_are_never_open_to_other_hosts_by_accident() {
+        let guard = Guard::default();
+        assert!(listen("127.0.0.1:0", &guard, false).await.is_ok());
+        let refused = listen("0.0.0.0:0", &guard, false).await.unwrap_err();
+        assert!(refused[0].hint.contains("--insecure"), "{refused:?}");
+        assert!(listen("0.0.0.0:0", &guard, true).await.is_ok());
+    }
+}
