@@ -89,14 +89,25 @@ impl Cluster {
     /// Two coordinators that keep their state at `state` in an etcd, the first of which leads, and `workers` workers
     /// that know both.
     pub(crate) async fn start_pair(datasources: &[String], state: &str, workers: usize, slots: u32) -> Self {
+        Self::start_pair_with(datasources, state, workers, slots, &|_| Vec::new()).await
+    }
+
+    /// As [`Cluster::start_pair`], with further flags for each coordinator by its number.
+    pub(crate) async fn start_pair_with(
+        datasources: &[String],
+        state: &str,
+        workers: usize,
+        slots: u32,
+        flags: &dyn Fn(usize) -> Vec<String>,
+    ) -> Self {
         let dir = workspace(datasources);
         let [grpc, http, peer_grpc, peer_http] = std::array::from_fn(|_| free_address().to_string());
         let mut command = coordinator_command(dir.path(), &grpc, &http, state);
-        let coordinator = Process::start("coordinator", &mut command, dir.path());
+        let coordinator = Process::start("coordinator", command.args(flags(0)), dir.path());
         let mut cluster = Self { coordinator, peers: Vec::new(), workers: Vec::new(), grpc, http, dir };
         until("the first coordinator to lead", || async { cluster.leads(0).await }).await;
         let mut command = coordinator_command(cluster.dir.path(), &peer_grpc, &peer_http, state);
-        let process = Process::start("coordinator-2", &mut command, cluster.dir.path());
+        let process = Process::start("coordinator-2", command.args(flags(1)), cluster.dir.path());
         cluster.peers.push(Peer { _process: process, grpc: peer_grpc, http: peer_http });
         until("the second coordinator to follow", || async { cluster.is_ready(1).await }).await;
         for _ in 0..workers {
@@ -232,6 +243,8 @@ impl Cluster {
 
 /// A temporary directory with a data source file.
 pub(crate) fn workspace(datasources: &[String]) -> TempDir {
+    // Whoever starts a cluster asks it over HTTP.
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("datasources.toml"), datasources.join("\n")).expect("it is writable");
     dir

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, output, until};
+use crate::process::{Process, free_address, output, until, within};
 
 pub(crate) const USER: &str = "loader";
 pub(crate) const PASSWORD: &str = "l0ad-me";
@@ -15,6 +15,7 @@ pub(crate) const DATABASE: &str = "shop";
 
 /// A running server with one database and one user.
 pub(crate) struct MariaDb {
+    namespace: Option<String>,
     host: String,
     pub(crate) port: u16,
     options: Vec<String>,
@@ -34,12 +35,19 @@ impl MariaDb {
 
     /// With more options on the server's command line.
     pub(crate) async fn start_with(host: &str, options: &[String]) -> Self {
+        Self::start_in(None, host, options).await
+    }
+
+    /// In a network namespace; `host` must be reachable from here.
+    pub(crate) async fn start_in(namespace: Option<&str>, host: &str, options: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         install(dir.path()).await;
         let port = free_address().port();
-        let mut command = server_command(dir.path(), host, port);
+        let mut command = server_command(namespace, dir.path(), host, port);
         let server = Process::start("mariadb", command.args(options), dir.path());
-        let database = Self { host: host.to_owned(), port, options: options.to_vec(), server, dir };
+        let namespace = namespace.map(str::to_owned);
+        let database =
+            Self { namespace, host: host.to_owned(), port, options: options.to_vec(), server, dir };
         until("MariaDB to accept connections", || async { database.try_connect().await.is_ok() }).await;
         database
     }
@@ -47,7 +55,7 @@ impl MariaDb {
     /// SIGKILL and a new start on the same data.
     pub(crate) async fn restart(&mut self) {
         self.server.kill();
-        let mut command = server_command(self.dir.path(), &self.host, self.port);
+        let mut command = server_command(self.namespace.as_deref(), self.dir.path(), &self.host, self.port);
         self.server = Process::start("mariadb", command.args(&self.options), self.dir.path());
         until("MariaDB to come back", || async { self.try_connect().await.is_ok() }).await;
     }
@@ -111,7 +119,7 @@ async fn install(dir: &Path) {
     assert!(result.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&result.stderr));
 }
 
-fn server_command(dir: &Path, host: &str, port: u16) -> Command {
+fn server_command(namespace: Option<&str>, dir: &Path, host: &str, port: u16) -> Command {
     let init = dir.join("init.sql");
     let statements = format!(
         "CREATE DATABASE IF NOT EXISTS {DATABASE};\n\
@@ -120,7 +128,7 @@ fn server_command(dir: &Path, host: &str, port: u16) -> Command {
     );
     std::fs::write(&init, statements).expect("the test's directory is writable");
     let server = ["/usr/sbin/mariadbd", "/usr/sbin/mysqld"].into_iter().find(|path| Path::new(path).exists());
-    let mut command = Command::new(server.unwrap_or("mariadbd"));
+    let mut command = within(namespace, server.unwrap_or("mariadbd"));
     command
         .arg("--no-defaults")
         .args(places(dir))

@@ -174,7 +174,7 @@ impl Stage {
     }
 }
 
-fn can_make_namespaces() -> Result<(), String> {
+pub(crate) fn can_make_namespaces() -> Result<(), String> {
     let id = Command::new("id").arg("-u").output().map_err(|error| format!("cannot run id: {error}"))?;
     if !id.stdout.starts_with(b"0\n") {
         return Err("only root may make network namespaces; run the tests as root to include them".into());
@@ -272,7 +272,7 @@ impl Drop for Island {
     }
 }
 
-fn ip(arguments: &[&str]) {
+pub(crate) fn ip(arguments: &[&str]) {
     let done = Command::new("ip").args(arguments).output().expect("ip of the package iproute2 starts");
     assert!(done.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr));
 }

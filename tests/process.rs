@@ -1,5 +1,6 @@
 //! Child processes of a test: started, watched, and ended by their id when the test ends, whatever way it ends.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,14 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     let built = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join(name);
     assert!(built.exists(), "{} is missing; `make test` builds it, or: cargo build --bins", built.display());
     built
+}
+
+/// A command that runs in a network namespace, where one is named.
+pub(crate) fn within(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 /// A running child. Killed when dropped.

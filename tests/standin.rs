@@ -1,6 +1,5 @@
 //! The stand-in StarRocks as a process of its own, with its control port.
 
-use std::process::Command;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -8,7 +7,7 @@ use mysql_async::{Conn, OptsBuilder};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::process::{Process, binary, until};
+use crate::process::{Process, binary, until, within};
 
 pub(crate) const USER: &str = "root";
 pub(crate) const PASSWORD: &str = "st4rs";
@@ -49,10 +48,15 @@ pub(crate) struct Standin {
 
 impl Standin {
     pub(crate) async fn start(flags: &[&str]) -> Self {
+        Self::start_in(None, flags).await
+    }
+
+    /// In a network namespace; its addresses must be reachable from here.
+    pub(crate) async fn start_in(namespace: Option<&str>, flags: &[&str]) -> Self {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ports = dir.path().join("ports.json");
-        let mut command = Command::new(binary("starrocks-standin"));
+        let mut command = within(namespace, binary("starrocks-standin"));
         command.arg("serve").arg("--port-file").arg(&ports).args(["--password", PASSWORD]).args(flags);
         let server = Process::start("standin", &mut command, dir.path());
         let read =

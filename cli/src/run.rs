@@ -1,8 +1,10 @@
 //! `starlift run`: a coordinator and its workers in one process, speaking gRPC over the loopback exactly as they would
 //! across hosts. The state directory remembers which job it holds, so that the same command resumes it.
 
+use std::fs::DirBuilder;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,7 +46,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
     if job.parsed.dry_run {
         return show_plan(job, &datasources, args.output.json).await;
     }
-    std::fs::create_dir_all(&args.state).map_err(|error| vec![unwritable(&args.state, &error)])?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.state);
+    made.map_err(|error| vec![unwritable(&args.state, &error)])?;
     // Decided before anything runs: a job that is not to go on must not come a step further by the question.
     let start = decide(&args, &job, schedule, last).map_err(|problem| vec![problem])?;
     let cluster =

@@ -226,14 +226,15 @@ fn log(change: &Change) {
             info!(job_id = %job, state = %record.state, "job");
             if let Some(Ending::Failed(problem)) = record.ending.as_ref().filter(|_| record.state.is_final())
             {
-                error!(job_id = %job, error = %problem, "job failed");
+                // The message may quote refused rows, so only the code is logged; the report has all of it.
+                error!(job_id = %job, code = %problem.code, "job failed");
             }
         }
         Change::Task(TaskKey { job, task }, record) => {
             let (epoch, worker) = (record.epoch, record.worker.as_ref().map_or("", |worker| &*worker.0));
             match (&record.standing, &record.problem) {
                 (Standing::Waiting | Standing::Failed | Standing::Undecided { .. }, Some(problem)) => {
-                    warn!(job_id = %job, task_id = %task, %epoch, worker_id = worker, error = %problem, "attempt failed");
+                    warn!(job_id = %job, task_id = %task, %epoch, worker_id = worker, code = %problem.code, "attempt failed");
                 }
                 (Standing::Done { prepared }, _) => {
                     info!(job_id = %job, task_id = %task, %epoch, worker_id = worker, rows = prepared.rows_read, "task committed");

@@ -57,7 +57,9 @@ impl Numbers {
             *numbers.jobs.entry(job.shown_state().as_str()).or_default() += 1;
             numbers.labels_to_sweep += u64::from(state.sweeps().labels_of(id));
             if job.state().is_final() {
-                continue; // the tasks of ended jobs are in their reports
+                // The tasks of ended jobs are in their reports, but what waits for a human must be seen until it is settled.
+                tasks.undecided += job.counts().undecided;
+                continue;
             }
             tasks.add(job.counts());
             numbers.queue_depth += job.queue().depth() as u64;

@@ -383,7 +383,8 @@ struct Task {
 impl Task {
     async fn run(self) -> AttemptKey {
         let attempt = self.grant.attempt;
-        info!(range = %self.grant.range, attempt = self.grant.attempt_number, "task started");
+        // Its range holds values of the split key, which are not for a log.
+        info!(attempt = self.grant.attempt_number, "task started");
         let work = AssertUnwindSafe(copy::run(&self.grant, &self.tools, &self.control));
         let end = match work.catch_unwind().await {
             Ok(end) => end,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use starlift_common::problem::{Code, Problem};
 use starlift_common::row::Row;
 use starlift_common::task::{AttemptKey, BAD_ROW_BYTES_PER_REPORT, BAD_ROWS_MAX, BadRow};
-use tokio::fs::{self, File};
+use tokio::fs::{self, DirBuilder, File, OpenOptions};
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use crate::isolate::Reason;
@@ -128,10 +128,18 @@ impl DirtyFile {
     async fn create(dir: &Path, attempt: AttemptKey) -> Result<Self, Problem> {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let dir = dir.join(attempt.task.job.to_string());
-        fs::create_dir_all(&dir).await.map_err(|error| unwritable(&dir, &error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .await
+            .map_err(|error| unwritable(&dir, &error))?;
         let name = format!("{}_{}.jsonl", attempt.task.task, attempt.epoch);
         let (path, unfinished) = (dir.join(&name), dir.join(name + ".part"));
-        let file = File::create(&unfinished).await.map_err(|error| unwritable(&unfinished, &error))?;
+        // Its rows are for whoever runs the worker.
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished).await;
+        let file = file.map_err(|error| unwritable(&unfinished, &error))?;
         Ok(Self { out: BufWriter::new(file), unfinished, path, is_finished: false })
     }
 

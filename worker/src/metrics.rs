@@ -18,6 +18,22 @@ struct Call {
     call: &'static str,
 }
 
+/// How an attempt can end.
+const OUTCOMES: [&str; 9] = [
+    "prepared",
+    "loaded",
+    "failed_transient",
+    "failed_permanent",
+    "failed_unknown",
+    "distress",
+    "given_back",
+    "stale",
+    "abandoned",
+];
+
+/// The calls whose failures are counted.
+const CALLS: [&str; 3] = ["acquire", "heartbeat", "report"];
+
 /// Handles for those who count, and the registry for those who ask.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -52,6 +68,13 @@ impl Metrics {
             coordinator_failures: Family::default(),
         };
         metrics.register(slots);
+        // A series that begins with its first event hides that event from `increase`.
+        for outcome in OUTCOMES {
+            drop(metrics.tasks.get_or_create(&Outcome { outcome }));
+        }
+        for call in CALLS {
+            drop(metrics.coordinator_failures.get_or_create(&Call { call }));
+        }
         metrics
     }
 

@@ -1,6 +1,8 @@
 //! The journal in one file on this machine's disk, for one coordinator: redb, one table, one durable transaction per
 //! save. The file is locked while it is open.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,14 +19,19 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens the state in `directory`; both are made when they are not there.
+    /// Opens the state in `directory`; both are made when they are not there, the
+    /// directory for its owner alone: key values and bad rows lie in it.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(FILE_NAME);
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open {
             path: path.clone(),
             source,
         };
-        std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| failed(error.into()))?;
         let database = Database::create(&path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.clone() },
             other => failed(other.into()),
