@@ -1113,6 +1113,41 @@ fn old_ended_jobs_make_room_and_leave_nothing_in_the_store() {
 }
 
 #[test]
+fn an_ended_job_is_forgotten_when_it_is_old_enough() {
+    let mut bench = Bench::running(1);
+    let done = bench.one("w1");
+    bench.report(done, as_prepared(prepared(done, 1)));
+    bench.commit_all();
+    assert_eq!(bench.job_state(), JobState::Succeeded);
+    let day = Duration::from_secs(24 * 3600);
+    for (days, is_there) in [(Rules::KEEP_FOR - day, true), (day * 2, false)] {
+        bench.now.unix.0 += u64::try_from(days.as_millis()).unwrap();
+        bench.wait(Duration::from_secs(61));
+        assert_eq!(bench.state.job(job()).is_some(), is_there, "{days:?}");
+    }
+    let left: Vec<&String> = bench.saved.keys().filter(|key| key.contains(&job().to_string())).collect();
+    assert_eq!(left, Vec::<&String>::new());
+}
+
+#[test]
+fn a_job_that_does_not_get_on_is_told_from_one_that_does() {
+    let mut bench = Bench::running(2);
+    let first = bench.one("w1");
+    let seconds = |bench: &Bench| bench.state.stalled(bench.now).as_secs();
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(seconds(&bench), 5, "a grant alone brings nobody further");
+    let read = |rows_read| Progress { rows_read, ..Progress::default() };
+    for (rows, stalled) in [(10, 0), (10, 5), (11, 0)] {
+        bench.ask(|ticket| Event::Heartbeat { ticket, worker: info("w1"), tasks: vec![(first, read(rows))] });
+        assert_eq!(seconds(&bench), stalled, "{rows} rows");
+        bench.wait(Duration::from_secs(5));
+    }
+    bench.ask(|ticket| Event::Pause { ticket, job: job() });
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(seconds(&bench), 0, "a paused job need not get on");
+}
+
+#[test]
 fn a_draining_worker_gets_nothing() {
     let mut bench = Bench::running(1);
     let worker = WorkerInfo { draining: true, ..info("w1") };
