@@ -95,6 +95,6 @@ $(DENY):
 	cargo install --quiet --locked --root .tools --version 0.20.2 cargo-deny
 
 deny: $(DENY)
-	$(DENY) check --config .deny.toml bans licenses sources
-	@if $(DENY) fetch --config .deny.toml db; then $(DENY) check --config .deny.toml --disable-fetch advisories; \
+	$(DENY) --config .deny.toml check bans licenses sources
+	@if $(DENY) --config .deny.toml fetch db; then $(DENY) --config .deny.toml check --disable-fetch advisories; \
 	    else echo "the list of known weaknesses cannot be fetched here: advisories were not checked" >&2; fi

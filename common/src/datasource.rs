@@ -148,14 +148,14 @@ pub enum Password {
     File(PathBuf),
 }
 
-/// TLS to the query port.
+/// TLS to the query port, and the authority of `https` FEs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SslMode {
     #[default]
     Disable,
     /// TLS when the server offers it, any certificate.
     Prefer,
-    /// TLS with a certificate of this authority.
+    /// TLS with a certificate of this authority; an `https` FE must have one of it, too.
     VerifyCa { ca: PathBuf },
 }
 

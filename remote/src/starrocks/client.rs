@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Body, Method, StatusCode, Url};
-use starlift_common::datasource::{AllowedBackend, Datasource, Secret};
+use starlift_common::datasource::{AllowedBackend, Datasource, Secret, SslMode};
 use starlift_common::label::Label;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::retry::FailureClass;
@@ -202,7 +203,11 @@ impl Client {
             )
             .hint("set loadUrl in the writer step or load_url in the data source, e.g. fe1:8030"));
         }
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let SslMode::VerifyCa { ca } = &datasource.ssl {
+            builder = builder.tls_certs_only(authorities(ca)?);
+        }
+        let http = builder
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .http1_only()
@@ -713,8 +718,26 @@ fn excerpt(body: &[u8]) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The certificates that an `https` FE's own must come from.
+fn authorities(ca: &Path) -> Result<Vec<reqwest::Certificate>, Problem> {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Problem::new(Code::InvalidSettings, format!("cannot read the authority of `ssl_ca`: {why}"))
+            .at(ca.display().to_string())
+    };
+    let text = std::fs::read(ca).map_err(|error| unreadable(&error))?;
+    match reqwest::Certificate::from_pem_bundle(&text) {
+        Ok(all) if all.is_empty() => Err(unreadable(&"there is no certificate in this file")),
+        all => all.map_err(|error| unreadable(&error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
     use crate::testing::{client, datasource};
 
@@ -729,6 +752,59 @@ mod tests {
         assert_eq!(target.expect("usable").as_str(), "http://10.1.2.3:18040/api/x?a=1");
         assert!(client.redirect_target(&url("http://fe1:8030/"), "").is_err());
         assert!(client.redirect_target(&url("http://fe1:8030/"), "file:///etc/passwd").is_err());
+    }
+
+    /// Answers every request with the state of a label, under a certificate of the authority that is returned.
+    async fn https_frontend() -> (u16, String) {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&key).expect("a certificate").pem();
+        let issuer = Issuer::new(params, key);
+        let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("an address");
+        params.distinguished_name.push(DnType::CommonName, "fe");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.der().clone()], key).expect("they fit");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _request = stream.read(&mut [0; 4096]).await;
+                let body = r#"{"status":"OK","state":"VISIBLE"}"#;
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _gone = stream.write_all((head + body).as_bytes()).await;
+            }
+        });
+        (port, authority)
+    }
+
+    #[tokio::test]
+    async fn an_https_frontend_is_trusted_by_the_authority_of_its_data_source_alone() {
+        use starlift_common::ids::{Epoch, JobId, TaskId, TaskKey};
+        use starlift_common::task::AttemptKey;
+
+        let (port, authority) = https_frontend().await;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), authority).expect("it is writable");
+        let mut datasource = datasource();
+        datasource.load_urls = vec![format!("https://127.0.0.1:{port}")];
+        let attempt =
+            AttemptKey { task: TaskKey { job: JobId::from_parts(1, 1), task: TaskId(0) }, epoch: Epoch(1) };
+        let label = Label::part("sl", attempt, 0);
+        assert!(client(&datasource).load_state("dw", &label).await.is_err(), "nobody vouches for it");
+        datasource.ssl = SslMode::VerifyCa { ca: file.path().to_owned() };
+        let state = client(&datasource).load_state("dw", &label).await;
+        assert_eq!(state.expect("it answers"), TxnState::Visible);
+        datasource.ssl = SslMode::VerifyCa { ca: "/nowhere".into() };
+        let refused = Client::new(&datasource, &[]).map(|_| ()).expect_err("there is no such file");
+        assert!(refused.to_string().starts_with("/nowhere: cannot read the authority"), "{refused}");
     }
 
     #[test]
