@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Outcome, run, starlift, workspace, write_job};
 use crate::mariadb::MariaDb;
-use crate::migration::{assert_identical, create_target, datasources, fill_source, orders_job};
-use crate::process::{Process, output, until};
+use crate::migration::{
+    assert_identical, create_target, datasources, fill_source, orders_job, run_and_interrupt,
+};
+use crate::process::output;
 use crate::standin::Standin;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,21 +75,8 @@ async fn an_interrupted_run_is_resumed_by_the_same_command_and_by_no_other_job()
     target.run(&["CREATE TABLE dw.ran (n INT) DUPLICATE KEY(n)"]).await;
     let dir = workspace(&datasources(&source, &target));
     let script = orders_job(json!({ "preSql": ["insert into dw.ran values (1)"] }), json!({}));
-    let file = write_job(dir.path(), &script);
-
-    // The task with keys is held before its end; the one with NULL keys is done by then.
-    target.fault(json!({ "op": "prepare", "label": "_0_1_0", "count": 1, "do": "hold" })).await;
-    let mut command = starlift(dir.path());
-    command.arg("run").arg(&file).args(["--datasources", "datasources.toml", "--slots", "2"]);
-    let mut interrupted = Process::start("run", &mut command, dir.path());
-    until("one of two tasks to be committed", || async {
-        target.transactions().await.iter().any(|one| one.label.starts_with("sl_") && one.state == "VISIBLE")
-    })
-    .await;
-    interrupted.signal("INT");
-    assert_eq!(interrupted.ended().await.code(), Some(130));
-    target.post("/faults/release").await;
-    assert!(interrupted.log().contains("To resume:"), "{}", interrupted.log());
+    let log = run_and_interrupt(dir.path(), &script, &target).await;
+    assert!(log.contains("To resume:"), "{log}");
 
     let other = orders_job(json!({ "maxBatchRows": 7 }), json!({}));
     let refused = run(dir.path(), &other, &[]).await;

@@ -1,9 +1,12 @@
 //! The main job on real input: a MariaDB table full of awkward values goes into StarRocks, every row once.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, job, run, workspace};
+use crate::cluster::{Cluster, job, run, starlift, workspace, write_job};
 use crate::mariadb::MariaDb;
+use crate::process::{Process, until};
 use crate::rows;
 use crate::standin::Standin;
 
@@ -70,6 +73,28 @@ fn merge(into: &mut Value, from: Value) {
 /// The data sources `source` and `target`.
 pub(crate) fn datasources(source: &MariaDb, target: &Standin) -> Vec<String> {
     vec![source.datasource("source"), target.datasource("target", "dw")]
+}
+
+/// `starlift run` of an `orders` job of two tasks, interrupted when one of them is committed. Answers what it said.
+pub(crate) async fn run_and_interrupt(dir: &Path, script: &Value, target: &Standin) -> String {
+    // The task with keys is held before its end; the one with NULL keys is done by then.
+    target.fault(json!({ "op": "prepare", "label": "_0_1_0", "count": 1, "do": "hold" })).await;
+    let mut command = starlift(dir);
+    command.arg("run").arg(write_job(dir, script)).args([
+        "--datasources",
+        "datasources.toml",
+        "--slots",
+        "2",
+    ]);
+    let mut interrupted = Process::start("run", &mut command, dir);
+    until("one of two tasks to be committed", || async {
+        target.transactions().await.iter().any(|one| one.label.starts_with("sl_") && one.state == "VISIBLE")
+    })
+    .await;
+    interrupted.signal("INT");
+    assert_eq!(interrupted.ended().await.code(), Some(130));
+    target.post("/faults/release").await;
+    interrupted.log()
 }
 
 /// Panics unless the target holds the source's rows, each as often.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
+use starlift_common::ids::JobId;
+use starlift_proto::admin_service_client::AdminServiceClient;
 use starlift_proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use starlift_proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
 use starlift_proto::worker_service_client::WorkerServiceClient;
-use starlift_proto::{ReportRequest, WorkerInfo};
+use starlift_proto::{ReportRequest, SubmitRequest, WorkerInfo};
 use tokio::time::{Duration, sleep};
+use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::cluster::Cluster;
@@ -161,11 +164,32 @@ async fn every_metric_is_documented_is_there_and_moves() {
     })
     .await;
 
+    failed_save(&seen).await;
+
     let most = seen.most.into_inner().expect("no reader panics");
     let exported: BTreeSet<String> = most.keys().cloned().collect();
     assert_eq!(exported, documented(), "left: exported, right: docs/METRICS.md");
     let still: Vec<&String> = most.iter().filter(|(_, most)| **most == 0.0).map(|(name, _)| name).collect();
     assert_eq!(still, Vec::<&String>::new(), "these never moved");
+}
+
+/// A coordinator whose etcd dies under a submission.
+async fn failed_save(seen: &Seen) {
+    let mut etcd = Etcd::start().await;
+    let cluster = Cluster::start_pair(&[], &etcd.state("starlift"), 0, 1).await;
+    let leader = cluster.url().split_once(',').expect("two addresses").0.to_owned();
+    let mut admin = AdminServiceClient::new(channel(&leader).await);
+    etcd.kill();
+    let script = include_str!("scripts/e1-minimal.json").to_owned();
+    let mut request =
+        Request::new(SubmitRequest { script, name: "x".into(), job_id: JobId::from_parts(1, 1).to_string() });
+    request.set_timeout(Duration::from_secs(10));
+    assert!(admin.submit(request).await.is_err(), "what is not saved is not answered");
+    until("the failed save to be told", || async {
+        scrape(&cluster, &[], seen).await;
+        seen.most("starlift_coordinator_saves_failed_total") > 0.0
+    })
+    .await;
 }
 
 /// A report under an epoch that never was.

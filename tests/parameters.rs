@@ -4,8 +4,10 @@ use serde_json::json;
 
 use crate::cluster::{Outcome, run, starlift, workspace, write_job};
 use crate::mariadb::MariaDb;
-use crate::migration::{assert_identical, create_target, datasources, fill_source, orders_job};
-use crate::process::{Process, output, until};
+use crate::migration::{
+    assert_identical, create_target, datasources, fill_source, orders_job, run_and_interrupt,
+};
+use crate::process::output;
 use crate::standin::Standin;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,19 +48,7 @@ async fn an_interrupted_run_goes_on_with_the_times_it_began_with() {
     let dir = workspace(&datasources(&source, &target));
     // Another second, another statement.
     let script = orders_job(json!({ "preSql": ["insert into dw.ran values ('$cyctime')"] }), json!({}));
-    let file = write_job(dir.path(), &script);
-
-    target.fault(json!({ "op": "prepare", "label": "_0_1_0", "count": 1, "do": "hold" })).await;
-    let mut command = starlift(dir.path());
-    command.arg("run").arg(&file).args(["--datasources", "datasources.toml", "--slots", "2"]);
-    let mut interrupted = Process::start("run", &mut command, dir.path());
-    until("one of two tasks to be committed", || async {
-        target.transactions().await.iter().any(|one| one.label.starts_with("sl_") && one.state == "VISIBLE")
-    })
-    .await;
-    interrupted.signal("INT");
-    assert_eq!(interrupted.ended().await.code(), Some(130));
-    target.post("/faults/release").await;
+    run_and_interrupt(dir.path(), &script, &target).await;
 
     let asked = run(dir.path(), &script, &["--bizdate", "20200101"]).await;
     assert_eq!((asked.code, &asked.json()["error"]["code"]), (2, &json!("JOB_CHANGED")), "{asked:?}");

@@ -240,11 +240,8 @@ fn explain(status: &Status) -> Problem {
         }
         _ => Code::Internal,
     };
-    let problem = Problem::new(code, starlift_link::causes(status));
-    let wants_certificate = problem.message.contains("CertificateRequired");
-    if wants_certificate {
-        problem.hint("the coordinator wants a certificate: give --tls-cert and --tls-key")
-    } else {
-        problem
-    }
+    let causes = std::error::Error::source(status).map(starlift_link::causes);
+    let message = causes
+        .map_or_else(|| status.message().to_owned(), |causes| format!("{}: {causes}", status.message()));
+    Problem::new(code, message)
 }

@@ -141,6 +141,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 8] = [
+        Self::Reached,
+        Self::Refused,
+        Self::Unresolved,
+        Self::TimedOut,
+        Self::LoginRefused,
+        Self::NoGrant,
+        Self::Failed,
+        Self::NotTried,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reached => "reached",
@@ -156,16 +167,7 @@ impl Outcome {
 
     /// An outcome that a newer peer has given a name of its own is at least none of the good ones.
     pub fn parse(text: &str) -> Self {
-        const ALL: [Outcome; 7] = [
-            Outcome::Reached,
-            Outcome::Refused,
-            Outcome::Unresolved,
-            Outcome::TimedOut,
-            Outcome::LoginRefused,
-            Outcome::NoGrant,
-            Outcome::NotTried,
-        ];
-        ALL.into_iter().find(|outcome| outcome.as_str() == text).unwrap_or(Self::Failed)
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text).unwrap_or(Self::Failed)
     }
 }
 

@@ -129,21 +129,43 @@ impl Clock {
     }
 }
 
+/// How the journal has kept up, since this process started.
+#[derive(Debug, Default)]
+pub(crate) struct Saves {
+    pub(crate) done: AtomicU64,
+    /// What those took together.
+    pub(crate) micros: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+impl Saves {
+    fn note(&self, took: Duration, is_done: bool) {
+        if !is_done {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// The loop before it runs.
 pub(crate) struct Driver<S> {
     state: State,
     store: S,
     clock: Clock,
+    saves: Arc<Saves>,
     inbox: mpsc::Receiver<Message>,
     replies: BTreeMap<Ticket, oneshot::Sender<Answer>>,
 }
 
 impl<S: Store> Driver<S> {
     /// Takes the state and the store it was read from.
-    pub(crate) fn new(state: State, store: S, clock: Clock) -> (Self, Handle) {
+    pub(crate) fn new(state: State, store: S, clock: Clock, saves: Arc<Saves>) -> (Self, Handle) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let handle = Handle { inbox: sender, next_ticket: Arc::default(), clock };
-        (Self { state, store, clock, inbox, replies: BTreeMap::new() }, handle)
+        (Self { state, store, clock, saves, inbox, replies: BTreeMap::new() }, handle)
     }
 
     /// Runs until `shutdown`. An error of the store ends it: what it holds may then differ from what is saved.
@@ -167,13 +189,23 @@ impl<S: Store> Driver<S> {
             let (events, readers) = self.sort(messages);
             let now = self.clock.now();
             let turn = self.state.apply(events, now);
-            store::save(&self.store, &turn.changes).await?;
+            self.save(&turn.changes).await?;
             turn.changes.iter().for_each(log);
             self.act(turn.actions, performer);
             for read in readers {
                 read(&self.state, now);
             }
         }
+    }
+
+    async fn save(&self, changes: &[Change]) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let began = self.clock.start.elapsed();
+        let saved = store::save(&self.store, changes).await;
+        self.saves.note(self.clock.start.elapsed().saturating_sub(began), saved.is_ok());
+        saved
     }
 
     /// Those who have gone and could not say so.
@@ -320,7 +352,7 @@ pub(crate) mod tests {
         shutdown: &CancellationToken,
     ) -> (Handle, tokio::task::JoinHandle<Result<(), StoreError>>) {
         let rules = Rules::new(Duration::from_secs(15), 3);
-        let (driver, handle) = Driver::new(State::new(rules), store.clone(), Clock::start());
+        let (driver, handle) = Driver::new(State::new(rules), store.clone(), Clock::start(), Arc::default());
         let mut performer = Performer::new(handle.clone(), LiveDatasources::default());
         let shutdown = shutdown.clone();
         let running = tokio::spawn(async move { driver.run(Vec::new(), &mut performer, &shutdown).await });

@@ -171,7 +171,7 @@ async fn ready(Shared(desk): Shared<Desk>) -> Result<&'static str, Refusal> {
 
 /// A follower has nothing to count but that it follows.
 async fn metrics(Shared(desk): Shared<Desk>) -> Result<Response, Refusal> {
-    let numbers = read(&desk, Numbers::of).await.unwrap_or_default();
+    let numbers = read(&desk, Numbers::of).await.unwrap_or_default().with(desk.saves());
     let page = numbers.render().map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Problem::new(Code::Internal, error.to_string()))
     })?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::driver::{Clock, Driver, Handle};
+use crate::driver::{Clock, Driver, Handle, Saves};
 use crate::perform::Performer;
 use crate::state::{Rules, State};
 use crate::store::{self, Store, StoreError};
@@ -54,6 +54,7 @@ pub(crate) enum Role {
 #[derive(Clone)]
 pub(crate) struct Desk {
     role: watch::Receiver<Role>,
+    saves: Arc<Saves>,
 }
 
 /// This coordinator cannot answer; nothing was decided. Holds the leader's URL where it is known.
@@ -69,7 +70,7 @@ pub(crate) struct NotLeading {
 impl Desk {
     pub(crate) fn new() -> (watch::Sender<Role>, Self) {
         let (sender, role) = watch::channel(Role::Waiting);
-        (sender, Self { role })
+        (sender, Self { role, saves: Arc::default() })
     }
 
     /// The way to the loop, where there is one.
@@ -79,6 +80,11 @@ impl Desk {
             Role::Following(leader) => Err(NotLeading { leader: Some(leader.grpc.clone()) }),
             Role::Waiting => Err(NotLeading { leader: None }),
         }
+    }
+
+    /// How this coordinator's terms have kept their journal.
+    pub(crate) fn saves(&self) -> &Arc<Saves> {
+        &self.saves
     }
 
     /// Who leads, where that is another one.
@@ -157,6 +163,7 @@ pub(crate) struct Office {
     pub(crate) datasources: LiveDatasources,
     pub(crate) clock: Clock,
     pub(crate) role: watch::Sender<Role>,
+    pub(crate) saves: Arc<Saves>,
 }
 
 enum End {
@@ -225,7 +232,7 @@ impl Office {
             restored = took_over => restored?,
         };
         *has_led = true;
-        let (driver, handle) = Driver::new(state, store, self.clock);
+        let (driver, handle) = Driver::new(state, store, self.clock, Arc::clone(&self.saves));
         let mut performer = Performer::new(handle.clone(), self.datasources.clone());
         info!("leading");
         self.show(Role::Leading(handle));
@@ -303,6 +310,7 @@ mod tests {
             datasources: LiveDatasources::default(),
             clock: Clock::start(),
             role,
+            saves: Arc::clone(desk.saves()),
         };
         let (ends, watched) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
         let (store, stop) = (MemoryStore::default(), CancellationToken::new());

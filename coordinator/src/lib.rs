@@ -146,6 +146,7 @@ pub async fn run(
         datasources: config.datasources,
         clock: Clock::start(),
         role,
+        saves: Arc::clone(desk.saves()),
     };
     // Ends the servers when the office closes by itself, too.
     let stop = shutdown.child_token();

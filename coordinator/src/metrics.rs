@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock::Now;
+use crate::driver::Saves;
 use crate::state::job::Counts;
 use crate::state::{Counters, State};
 use starlift_common::job::JobState;
@@ -44,6 +46,9 @@ pub(crate) struct Numbers {
     labels_to_sweep: u64,
     tables_held_back: u64,
     stalled_seconds: u64,
+    saves: u64,
+    save_micros: u64,
+    saves_failed: u64,
     counters: Counters,
 }
 
@@ -81,6 +86,13 @@ impl Numbers {
         numbers.tables_held_back = state.pressure().capped() as u64;
         numbers.stalled_seconds = state.stalled(now).as_secs();
         numbers
+    }
+
+    /// Adds how the journal has kept up, which a follower that led before tells, too.
+    pub(crate) fn with(self, saves: &Saves) -> Self {
+        let [saves, save_micros, saves_failed] =
+            [&saves.done, &saves.micros, &saves.failed].map(|count| count.load(Ordering::Relaxed));
+        Self { saves, save_micros, saves_failed, ..self }
     }
 
     /// The text that a scraper reads.
@@ -123,7 +135,20 @@ impl Collector for Numbers {
             encoder.encode_descriptor("build", "The version that runs", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         let counters = &self.counters;
+        #[expect(clippy::cast_precision_loss, reason = "nobody saves for 285 years")]
+        let seconds = ConstCounter::new(self.save_micros as f64 / 1e6);
+        let help = "What these saves took together";
+        let encoder_of_seconds =
+            encoder.encode_descriptor("save", help, Some(&Unit::Seconds), seconds.metric_type())?;
+        seconds.encode(encoder_of_seconds)?;
         let counted = [
+            ("saves", "Saves of the state that were done", None, self.saves),
+            (
+                "saves_failed",
+                "Saves of the state that failed, each of which ends a term",
+                None,
+                self.saves_failed,
+            ),
             ("grants", "Tasks leased", None, counters.grants),
             ("lease_expiries", "Leases that ran out", None, counters.lease_expiries),
             ("stale_reports", "Reports under a dead epoch", None, counters.stale_reports),

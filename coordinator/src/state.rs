@@ -303,7 +303,15 @@ impl State {
             return;
         };
         match result {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                let slots: u32 = self.workers.values().map(|worker| worker.info.slots).sum();
+                if (1..plan.concurrent).contains(&slots) {
+                    plan.warnings.push(format!(
+                        "setting.speed.concurrent is {}, but all workers together have {slots} slots now: more workers, or \
+                         more --slots, would make use of it",
+                        plan.concurrent
+                    ));
+                }
                 job.adopt_plan(Arc::from(plan));
                 round.touch(Touched::Plan(id));
                 round.touch(Touched::Job(id));

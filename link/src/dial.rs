@@ -10,6 +10,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use starlift_common::problem::{Code, Problem};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -97,7 +98,15 @@ impl Dialer {
         let invalid = |error: InvalidAddress| Problem::new(Code::InvalidSettings, error.to_string());
         let (target, _) = self.endpoint(address).map_err(invalid)?;
         // The stream is made once to see why it cannot be made; a channel would not tell.
-        self.stream(&target, b"h2", patience).await.map_err(|error| unreachable(address, &error))?;
+        let mut stream = self.stream(&target, b"h2", patience).await;
+        if target.is_encrypted
+            && let Ok(open) = &mut stream
+            // What a server thinks of a caller's certificate comes after the handshake, in the place of its first word.
+            && let Ok(Err(refusal)) = timeout(patience, open.read_u8()).await
+        {
+            stream = Err(refusal);
+        }
+        stream.map_err(|error| unreachable(address, &error))?;
         self.lazily(address, patience).map_err(invalid)
     }
 
@@ -147,7 +156,11 @@ fn token(settings: &DialSettings, role: Role) -> Result<Option<MetadataValue<Asc
 
 fn unreachable(address: &str, error: &io::Error) -> Problem {
     let causes = crate::causes(error);
-    let hint = if causes.contains("certificate") {
+    let hint = if causes.contains("CertificateRequired") {
+        "the coordinator wants a certificate: give --tls-cert and --tls-key"
+    } else if causes.contains("alert") {
+        "the coordinator does not take this certificate: compare --tls-cert with its --tls-ca"
+    } else if causes.contains("certificate") {
         "compare --tls-ca and --tls-server-name with the coordinator's certificate"
     } else if causes.contains("--tls-") {
         ""

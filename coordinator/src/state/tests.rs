@@ -1113,6 +1113,23 @@ fn old_ended_jobs_make_room_and_leave_nothing_in_the_store() {
 }
 
 #[test]
+fn a_job_that_wants_more_slots_than_there_are_is_told_so() {
+    for (slots, is_warned) in [(0, false), (1, true), (40, false)] {
+        let mut bench = Bench::new();
+        if slots > 0 {
+            let worker = WorkerInfo { slots, ..info("w1") };
+            bench.ask(|ticket| Event::Heartbeat { ticket, worker, tasks: Vec::new() });
+        }
+        bench.submit();
+        bench
+            .tell(Event::Planned { job: job(), result: Ok(Box::new(Plan { concurrent: 40, ..plan(1, 0) })) });
+        let warnings = &bench.job().plan().unwrap().warnings;
+        let warned = warnings.iter().any(|warning| warning.contains("have 1 slots now"));
+        assert_eq!(warned, is_warned, "{slots} slots: {warnings:?}");
+    }
+}
+
+#[test]
 fn an_ended_job_is_forgotten_when_it_is_old_enough() {
     let mut bench = Bench::running(1);
     let done = bench.one("w1");
