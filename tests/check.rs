@@ -388,11 +388,17 @@ async fn every_worker_tries_with_its_own_data_sources() {
     let shown = cluster.client(&["check", &file, "--from-workers"]).await;
     assert_said(&shown, 3, &["ADDRESS", "coordinator", "refused", "worker "]);
     let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
-    let request = http.post(format!("{}/api/v1/check", cluster.rest())).body(script().to_string());
+    let request = http
+        .post(format!("{}/api/v1/check", cluster.rest()))
+        .header("Content-Type", "application/json")
+        .body(script().to_string());
     let rest: Value = request.send().await.expect("REST answers").json().await.expect("JSON");
     assert_eq!(rest["checkers"].as_array().map(Vec::len), Some(4), "{rest:#}");
     assert_eq!(rest["error"]["code"], document["error"]["code"]);
-    let broken = http.post(format!("{}/api/v1/check", cluster.rest())).body("{}");
+    let broken = http
+        .post(format!("{}/api/v1/check", cluster.rest()))
+        .header("Content-Type", "application/json")
+        .body("{}");
     assert_eq!(broken.send().await.expect("REST answers").status(), 400);
     place.assert_untouched().await;
 }

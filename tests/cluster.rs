@@ -188,7 +188,13 @@ impl Cluster {
 
     /// `http://host:port` of the coordinator's REST side.
     pub(crate) fn rest(&self) -> String {
-        format!("http://{}", self.http)
+        self.rest_of(0)
+    }
+
+    /// The same of the coordinator with this number.
+    pub(crate) fn rest_of(&self, number: usize) -> String {
+        let address = if number == 0 { &self.http } else { &self.peers[number - 1].http };
+        format!("http://{address}")
     }
 
     /// Runs a client command such as `submit` to its end.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Outcome, job, run, starlift, workspace, write_job};
+use crate::etcd::Etcd;
 use crate::faults::transaction;
 use crate::mariadb::MariaDb;
 use crate::migration::{assert_identical, create_target, datasources, fill_source, orders_job};
@@ -383,4 +384,67 @@ async fn a_run_killed_at_any_moment_goes_on_in_the_end() {
     assert_eq!(report["rows_loaded"], json!(ROWS), "{report:#}");
     assert_identical(&source, &target).await;
     target.wait_until_nothing_is_open().await;
+}
+
+/// REST says and does what the commands do, through a coordinator that follows as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_submitted_and_steered_over_rest() {
+    let (source, target, etcd) = tokio::join!(MariaDb::start(), Standin::start(&[]), Etcd::start());
+    fill_source(&source, ROWS).await;
+    create_target(&target).await;
+    let cluster = Cluster::start_pair(&datasources(&source, &target), &etcd.state("starlift"), 1, 2).await;
+    let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
+    let follower = cluster.rest_of(1);
+    let post = async |path: &str, body: Value| -> (u16, Value) {
+        let reply = http.post(format!("{follower}{path}")).json(&body).send().await.expect("an answer");
+        (reply.status().as_u16(), reply.json().await.expect("JSON"))
+    };
+
+    target.fault(json!({ "op": "prepare", "count": null, "do": "hold" })).await;
+    let script = orders_job(json!({}), json!({}));
+    let job_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let submission = json!({ "script": script, "name": "by rest", "job_id": job_id });
+    for attempt in 0..2 {
+        let (status, job) = post("/api/v1/jobs", submission.clone()).await;
+        assert_eq!(
+            (status, &job["job_id"], &job["name"]),
+            (200, &json!(job_id), &json!("by rest")),
+            "{attempt}: {job}"
+        );
+    }
+    until("both tasks to be held", || async { target.held().await == 2 }).await;
+    let paused = post(&format!("/api/v1/jobs/{job_id}/pause"), json!({})).await;
+    assert_eq!((paused.0, &paused.1["state"]), (200, &json!("PAUSED")), "{paused:?}");
+    let resumed = post(&format!("/api/v1/jobs/{job_id}/resume"), json!({})).await;
+    assert_eq!((resumed.0, &resumed.1["state"]), (200, &json!("RUNNING")), "{resumed:?}");
+    target.clear_faults().await;
+    assert_eq!(cluster.finished(job_id).await["state"], "SUCCEEDED");
+    assert_identical(&source, &target).await;
+
+    // Without an id of its own every submission is another job; the script may come as text.
+    let text = json!({ "script": script.to_string() });
+    let (_, second) = post("/api/v1/jobs", text.clone()).await;
+    let (_, third) = post("/api/v1/jobs", text).await;
+    assert_ne!(second["job_id"], third["job_id"]);
+    let cancelled =
+        post(&format!("/api/v1/jobs/{}/cancel", third["job_id"].as_str().expect("an id")), json!({})).await;
+    assert_eq!(cancelled.0, 200, "{cancelled:?}");
+
+    let wrong = json!({ "script": { "type": "job", "version": "2.0", "steps": [] } });
+    for (path, body, status, code) in [
+        ("/api/v1/jobs".to_owned(), wrong, 400, "INVALID_SCRIPT"),
+        ("/api/v1/jobs".to_owned(), json!({ "name": "x" }), 422, "INVALID_SETTINGS"),
+        (format!("/api/v1/jobs/{job_id}/resume"), json!({}), 409, "WRONG_STATE"),
+        (format!("/api/v1/jobs/{job_id}/forget"), json!({}), 404, "INVALID_SETTINGS"),
+        ("/api/v1/jobs/01ARZ3NDEKTSV4RRFFQ69G5FAW/pause".to_owned(), json!({}), 404, "UNKNOWN_JOB"),
+    ] {
+        let (answered, refusal) = post(&path, body).await;
+        assert_eq!((answered, &refusal["code"]), (status, &json!(code)), "{path}: {refusal}");
+        assert!(!refusal["message"].to_string().is_empty());
+    }
+    // What a page in a browser can send without asking, and by which name it could call, changes nothing.
+    let plain = http.post(format!("{follower}/api/v1/jobs")).body(submission.to_string()).send().await;
+    assert_eq!(plain.expect("an answer").status().as_u16(), 415);
+    let request = http.get(format!("{follower}/api/v1/jobs")).header("Host", "evil.example").send().await;
+    assert_eq!(request.expect("an answer").status().as_u16(), 403);
 }

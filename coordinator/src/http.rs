@@ -1,12 +1,13 @@
-//! The HTTP port: health, metrics and the REST views, all of them looks at the state, and the check of a job. JSON has the
-//! field names of the wire. Errors are `{code, message, hint, pointer}`.
+//! The HTTP port: health, metrics and REST, which says and does the same as the admin service. JSON has the field names of the
+//! wire. Errors are `{code, message, hint, pointer}`. What changes something takes JSON only: a page of somebody else's in a
+//! browser cannot send that without being allowed to.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,21 +17,28 @@ use serde_json::{Value, json};
 use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Problem};
+use starlift_common::wire;
 use starlift_link::guard::{Guard, Needs, check_http};
 use starlift_link::listen::{Incoming, Peer, Tls};
 use starlift_link::tokens::Role;
+use starlift_proto as pb;
+use starlift_proto::admin_service_server::AdminService as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
 
 use crate::CoordinatorError;
 use crate::check::{Checks, NotChecked};
 use crate::clock::Now;
 use crate::driver::Stopped;
+use crate::grpc::Services;
 use crate::leader::{Desk, NotLeading};
 use crate::metrics::Numbers;
 use crate::proxy::{self, Proxy};
 use crate::report;
 use crate::state::State;
+
+const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
 
 /// Most tasks in one answer, and how many come when the caller names no limit.
 const LARGEST_PAGE: u32 = 1000;
@@ -41,6 +49,7 @@ pub(crate) struct Views {
     pub(crate) desk: Desk,
     pub(crate) checks: Checks,
     pub(crate) datasources: LiveDatasources,
+    pub(crate) services: Services,
     pub(crate) guard: Guard,
     pub(crate) proxy: Proxy,
 }
@@ -99,7 +108,11 @@ fn probes() -> Router<Desk> {
 
 fn router(views: Views) -> Router {
     let (desk, guard, proxy) = (views.desk.clone(), views.guard.clone(), views.proxy.clone());
-    let check = Router::new().route("/api/v1/check", post(check)).with_state(views);
+    let doing = Router::new()
+        .route("/api/v1/check", post(check))
+        .route("/api/v1/jobs", post(submit))
+        .route("/api/v1/jobs/{job}/{step}", post(steer))
+        .with_state(views);
     let rest = Router::new()
         .route("/api/v1/jobs", get(jobs))
         .route("/api/v1/jobs/{job}", get(job))
@@ -107,7 +120,7 @@ fn router(views: Views) -> Router {
         .route("/api/v1/jobs/{job}/report", get(job_report))
         .route("/api/v1/workers", get(workers))
         .with_state(desk.clone())
-        .merge(check)
+        .merge(doing)
         .layer(from_fn_with_state(proxy, proxy::hand_on));
     Router::new()
         .merge(probes())
@@ -234,8 +247,14 @@ struct Patience {
 async fn check(
     Shared(views): Shared<Views>,
     patience: Result<Query<Patience>, QueryRejection>,
+    headers: HeaderMap,
     script: String,
 ) -> Answer {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/json") {
+        let problem = Problem::new(Code::InvalidSettings, "the script does not come as JSON");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem.hint(SEND_JSON)));
+    }
     let Query(Patience { wait_ms }) = patience.map_err(malformed)?;
     let (wait, handle) = (Duration::from_millis(wait_ms), views.desk.handle()?);
     let datasources = views.datasources.now();
@@ -244,6 +263,80 @@ async fn check(
         NotChecked::Refused(problem) => Refusal::new(StatusCode::BAD_REQUEST, problem),
         NotChecked::Stopped => views.desk.not_leading().into(),
     })
+}
+
+/// A job to be run.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Submission {
+    /// The job file: its text, or the object itself.
+    script: Value,
+    #[serde(default)]
+    name: String,
+    /// Whoever makes one can submit the job again without running it twice.
+    job_id: Option<String>,
+}
+
+async fn submit(Shared(views): Shared<Views>, submission: Result<Json<Submission>, JsonRejection>) -> Answer {
+    let Json(Submission { script, name, job_id }) = submission.map_err(unreadable)?;
+    let script = script.as_str().map_or_else(|| script.to_string(), str::to_owned);
+    let job_id = match job_id {
+        Some(given) => given,
+        None => {
+            let unix = read(&views.desk, |_, now| now.unix).await?;
+            JobId::from_parts(unix.0, fastrand::u128(..)).to_string()
+        }
+    };
+    let request = pb::SubmitRequest { script, name, job_id };
+    let reply = views.services.submit(Request::new(request)).await?;
+    Ok(Json(json!(reply.into_inner().job)))
+}
+
+/// Nothing needs to be said about the step, but it must be said in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn steer(
+    Shared(views): Shared<Views>,
+    Path((job_id, step)): Path<(String, String)>,
+    nothing: Result<Json<Nothing>, JsonRejection>,
+) -> Answer {
+    let Json(Nothing {}) = nothing.map_err(unreadable)?;
+    let services = &views.services;
+    let reply = match step.as_str() {
+        "cancel" => services.cancel_job(Request::new(pb::CancelJobRequest { job_id })).await,
+        "pause" => services.pause_job(Request::new(pb::PauseJobRequest { job_id })).await,
+        "resume" => services.resume_job(Request::new(pb::ResumeJobRequest { job_id })).await,
+        _ => {
+            let problem = Problem::new(Code::InvalidSettings, format!("a job cannot {step}"));
+            return Err(Refusal::new(StatusCode::NOT_FOUND, problem.hint("cancel, pause or resume")));
+        }
+    };
+    Ok(Json(json!(reply?.into_inner())))
+}
+
+/// What the admin service has refused.
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let (code, http) = match status.code() {
+            tonic::Code::NotFound => (Code::UnknownJob, StatusCode::NOT_FOUND),
+            tonic::Code::AlreadyExists | tonic::Code::FailedPrecondition => {
+                (Code::WrongState, StatusCode::CONFLICT)
+            }
+            tonic::Code::Unavailable => (Code::NoCoordinator, StatusCode::SERVICE_UNAVAILABLE),
+            tonic::Code::InvalidArgument => (Code::InvalidScript, StatusCode::BAD_REQUEST),
+            _ => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        let told = wire::problem_of_status(status.details());
+        Self::new(http, told.unwrap_or_else(|| Problem::new(code, status.message())))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to `map_err`")]
+fn unreadable(rejection: JsonRejection) -> Refusal {
+    let problem = Problem::new(Code::InvalidSettings, rejection.body_text());
+    Refusal::new(rejection.status(), problem.hint(SEND_JSON))
 }
 
 fn parse(text: &str) -> Result<JobId, Refusal> {

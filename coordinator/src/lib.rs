@@ -174,6 +174,7 @@ pub async fn run(
             desk: desk.clone(),
             checks,
             datasources,
+            services: services.clone(),
             guard: guard.clone(),
             proxy: proxy.clone(),
         };
@@ -346,7 +347,7 @@ mod tests {
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

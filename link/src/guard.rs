@@ -73,6 +73,10 @@ impl Guard {
         force.grpc.is_some() && force.tokens.is_some()
     }
 
+    fn has_tokens(&self) -> bool {
+        self.force.read().unwrap_or_else(PoisonError::into_inner).tokens.is_some()
+    }
+
     pub fn is_encrypted(&self) -> bool {
         self.force.read().unwrap_or_else(PoisonError::into_inner).grpc.is_some()
     }
@@ -140,7 +144,7 @@ pub type Needs = fn(&http::Method, &str) -> Option<Role>;
 
 impl Refusal {
     fn is_about_right(self) -> bool {
-        matches!(self, Self::WrongRole { .. })
+        matches!(self, Self::WrongRole { .. } | Self::ForeignName)
     }
 
     fn problem(self) -> Problem {
@@ -149,6 +153,7 @@ impl Refusal {
             Self::UnknownToken => "compare it with the token file of the coordinator",
             Self::WrongRole { .. } => "use the token file of that role",
             Self::NoCertificate => "give --tls-cert and --tls-key",
+            Self::ForeignName => "call it localhost or 127.0.0.1, or give the server a --token-file",
         };
         Problem::new(Code::AccessDenied, self.to_string()).hint(hint)
     }
@@ -183,11 +188,26 @@ pub async fn check_http(
     if guard.settings.mutual && !peer.has_certificate {
         return Refusal::NoCertificate.into_response();
     }
-    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let (headers, authority) = (request.headers(), request.uri().authority());
+    // A page of somebody else's in a browser of this host may have its own name lead here.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| authority.map(http::uri::Authority::as_str));
+    if peer.address.ip().is_loopback() && !guard.has_tokens() && !host.is_none_or(is_of_this_host) {
+        return Refusal::ForeignName.into_response();
+    }
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match guard.admit(authorization, needed) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// Whether a `Host` header names the loopback.
+fn is_of_this_host(host: &str) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The same for tonic.
@@ -234,6 +254,28 @@ where
         match admitted {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(refusal) => Either::Right(ready(Ok(refusal.grpc().into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_loopback_are_of_this_host() {
+        for host in ["localhost", "LocalHost:9471", "127.0.0.1:9471", "127.9.9.9", "[::1]:9471"] {
+            assert!(is_of_this_host(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:9471",
+            "127.0.0.1.evil.example",
+            "10.0.0.5:9471",
+            "",
+            "a b",
+        ] {
+            assert!(!is_of_this_host(host), "{host}");
         }
     }
 }

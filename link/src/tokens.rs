@@ -52,6 +52,8 @@ pub enum Refusal {
     WrongRole { has: Role, needed: Role },
     #[error("a client certificate is needed")]
     NoCertificate,
+    #[error("without tokens this port answers only to this host's own names")]
+    ForeignName,
 }
 
 /// The tokens that a server accepts.
