@@ -91,7 +91,7 @@ pids+=($!)
 wait_for_port "$grpc"
 workers=()
 for number in 1 2 3; do
-    "$bin/starlift" worker --coordinator "http://$grpc" --slots 2 --http 127.0.0.1:0 \
+    "$bin/starlift" worker --coordinator "http://$grpc" --slots 3 --http 127.0.0.1:0 \
         --datasources datasources.toml >"worker-$number.log" 2>&1 &
     pids+=($!)
     workers+=($!)
