@@ -9,12 +9,12 @@ import json
 import re
 import sys
 import tomllib
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 import flags
+from faults import check, faults, group
 
 DEPLOY = Path(__file__).parent
 ROOT = DEPLOY.parent
@@ -26,22 +26,6 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
 # What `starlift tls init DIR` writes.
 TLS_FILES = {"ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key", "tokens", "worker.tokens", "user.token"}
 
-faults = []
-
-
-@contextmanager
-def group(name):
-    before = len(faults)
-    yield
-    new = list(dict.fromkeys(faults[before:]))
-    print(f"{'FAULT' if new else 'ok   '} {name}", flush=True)
-    for fault in new:
-        print(f"        {fault}")
-
-
-def check(condition, message):
-    if not condition:
-        faults.append(message)
 
 
 def check_image(image, where):

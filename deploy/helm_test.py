@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +16,7 @@ import kubernetes_validate
 import yaml
 
 import flags
+from faults import check, faults, group
 
 HELM = sys.argv[1]
 DEPLOY = Path(__file__).parent
@@ -30,24 +30,8 @@ OWN_SCHEMAS = {
 }
 COMMANDS = flags.commands(*sorted((DEPLOY.parent / "cli" / "src").rglob("*.rs")))
 
-faults = []
 scratch = tempfile.TemporaryDirectory(prefix="helm-test-")
 work = Path(scratch.name)
-
-
-@contextmanager
-def group(name):
-    before = len(faults)
-    yield
-    new = faults[before:]
-    print(f"{'FAULT' if new else 'ok   '} {name}", flush=True)
-    for fault in new:
-        print(f"        {fault}")
-
-
-def check(condition, message):
-    if not condition:
-        faults.append(message)
 
 
 def helm(*arguments):

@@ -172,12 +172,7 @@ impl Cluster {
     }
 
     async fn wait_until_ready(&self) {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
-        let url = format!("http://{}/readyz", self.http);
-        until("the coordinator to be ready", || async {
-            http.get(&url).send().await.is_ok_and(|reply| reply.status().is_success())
-        })
-        .await;
+        until_ready(&self.http).await;
     }
 
     /// The addresses of all coordinators, as `--coordinator` takes them.
@@ -245,6 +240,16 @@ impl Cluster {
     fn write_job(&self, script: &Value) -> PathBuf {
         write_job(self.dir.path(), script)
     }
+}
+
+/// Waits until the coordinator whose REST side this is leads or follows.
+pub(crate) async fn until_ready(http: &str) {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
+    let url = format!("http://{http}/readyz");
+    until("the coordinator to be ready", || async {
+        client.get(&url).send().await.is_ok_and(|reply| reply.status().is_success())
+    })
+    .await;
 }
 
 /// A temporary directory with a data source file.

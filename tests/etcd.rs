@@ -1,5 +1,6 @@
 //! A private etcd: its own data directory, free ports, gone with the test.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, until};
+use crate::process::{Process, free_address, until, within};
 
 pub(crate) struct Etcd {
     endpoint: String,
@@ -84,12 +85,17 @@ impl Etcd {
 }
 
 fn server_command(dir: &TempDir, endpoint: &str, peer: &str) -> Command {
-    let (client_url, peer_url) = (format!("http://{endpoint}"), format!("http://{peer}"));
-    let mut command = Command::new("etcd");
+    command(None, &dir.path().join("data"), &format!("http://{endpoint}"), peer)
+}
+
+/// An etcd of one member, in a network namespace where one is named. `peer` is `host:port`.
+pub(crate) fn command(namespace: Option<&str>, data: &Path, client_url: &str, peer: &str) -> Command {
+    let peer_url = format!("http://{peer}");
+    let mut command = within(namespace, "etcd");
     command
         .args(["--name", "test", "--data-dir"])
-        .arg(dir.path().join("data"))
-        .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+        .arg(data)
+        .args(["--listen-client-urls", client_url, "--advertise-client-urls", client_url])
         .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
         .args(["--initial-cluster", &format!("test={peer_url}"), "--log-level", "error"]);
     command

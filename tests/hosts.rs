@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{Outcome, starlift, workspace, write_job};
+use crate::cluster::{Outcome, starlift, until_ready, workspace, write_job};
+use crate::etcd;
 use crate::mariadb::MariaDb;
 use crate::migration::{assert_identical, create_target, fill_source, orders_job};
 use crate::netns::{can_make_namespaces, ip};
@@ -154,30 +155,21 @@ impl Stage {
     }
 
     async fn start_etcd(&mut self) {
-        let (client, peer) = (
-            format!("http://{}:2379", self.net.address("etcd")),
-            format!("http://{}:2380", self.net.address("etcd")),
+        let (client, peer) = (self.at("etcd", 2379), self.at("etcd", 2380));
+        let namespace = self.net.name("etcd");
+        let mut command = etcd::command(
+            Some(&namespace),
+            &self.dir.path().join("etcd"),
+            &format!("http://{client}"),
+            &peer,
         );
-        let mut command = within(Some(&self.net.name("etcd")), "etcd");
-        command.current_dir(self.dir.path()).args([
-            "--name",
-            "one",
-            "--data-dir",
-            "etcd",
-            "--log-level",
-            "error",
-        ]);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
         self.start("etcd", &mut command);
-        let address = format!("{}:2379", self.net.address("etcd"));
-        until("etcd to listen", || async { TcpStream::connect(&address).await.is_ok() }).await;
+        until("etcd to listen", || async { TcpStream::connect(&client).await.is_ok() }).await;
     }
 
     async fn start_coordinator(&mut self, host: &str) {
         let (grpc, http) = (self.at(host, GRPC), self.at(host, HTTP));
-        let state = format!("etcd://{}:2379/starlift", self.net.address("etcd"));
+        let state = format!("etcd://{}/starlift", self.at("etcd", 2379));
         let mut command = self.starlift(host);
         command.args(["coordinator", "--insecure", "--grpc", &grpc, "--http", &http, "--state", &state]);
         command.args([
@@ -191,12 +183,7 @@ impl Stage {
             "10",
         ]);
         self.start(host, &mut command);
-        let client = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
-        until("the coordinator to be ready", || async {
-            let reply = client.get(format!("http://{http}/readyz")).send().await;
-            reply.is_ok_and(|reply| reply.status().is_success())
-        })
-        .await;
+        until_ready(&http).await;
     }
 
     fn start_worker(&mut self, host: &str) {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{Outcome, starlift, workspace, write_job};
+use crate::cluster::{Outcome, starlift, until_ready, workspace, write_job};
 use crate::mariadb::MariaDb;
 use crate::migration::{assert_identical, create_target, datasources, fill_source, orders_job};
 use crate::process::{Process, binary, free_address, output, until};
@@ -126,12 +126,7 @@ impl Stage {
         ]);
         command.args(["--datasources", "datasources.toml", "--lease", LEASE, "--attempts", "20"]);
         let coordinator = Process::start("coordinator", &mut command, dir.path());
-        let client = reqwest::Client::builder().no_proxy().build().expect("a plain HTTP client");
-        until("the coordinator to be ready", || async {
-            let reply = client.get(format!("http://{http}/readyz")).send().await;
-            reply.is_ok_and(|reply| reply.status().is_success())
-        })
-        .await;
+        until_ready(&http).await;
         let mut stage =
             Self { workers: Vec::new(), _coordinator: coordinator, target, source, dir, url, island };
         stage.add_worker_on_the_island();

@@ -11,6 +11,7 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use crate::cluster::{Outcome, starlift, workspace, write_job};
+use crate::etcd;
 use crate::mariadb::{self, MariaDb};
 use crate::migration::{assert_identical, create_target, fill_source, orders_job};
 use crate::process::{Process, free_address, output, until};
@@ -353,12 +354,8 @@ impl SafeEtcd {
     /// `tls/` in `dir` holds the certificates.
     async fn start(dir: &Path, password: &str) -> Self {
         let (client, peer) = (free_address().to_string(), free_address().to_string());
-        let (client_url, peer_url) = (format!("https://{client}"), format!("http://{peer}"));
-        let mut command = Command::new("etcd");
-        command.current_dir(dir).args(["--name", "test", "--data-dir", "etcd-data", "--log-level", "error"]);
-        command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-        command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        command.args(["--initial-cluster", &format!("test={peer_url}")]);
+        let mut command = etcd::command(None, Path::new("etcd-data"), &format!("https://{client}"), &peer);
+        command.current_dir(dir);
         command.args(["--cert-file", "tls/server.crt", "--key-file", "tls/server.key"]);
         command.args(["--client-cert-auth", "--trusted-ca-file", "tls/ca.crt"]);
         let server = Process::start("etcd", &mut command, dir);

@@ -13,9 +13,10 @@ use starlift_worker as worker;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::args::{CoordinatorArgs, WorkerArgs};
+use crate::args::{CoordinatorArgs, LinkArgs, WorkerArgs};
 use crate::commands::{End, Outcome, one, stopped_by_signal, worker_problem};
 use crate::files;
 
@@ -26,18 +27,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
-    let datasources = LiveDatasources::new(files::load_datasources(&args.datasources.path)?);
-    let settings = GuardSettings {
-        tls: args.link.tls(),
-        mutual: args.mutual_tls,
-        token_file: args.link.token_file.clone(),
-    };
-    let guard = Guard::new(settings).map_err(one)?;
-    let dialer = Dialer::new(args.link.dial(), Role::Read).map_err(one)?;
+    let keep_jobs = args.keep_jobs();
+    let files = Files::read(args.datasources.path, &args.link, args.mutual_tls, Role::Read)?;
+    let guard = &files.guard;
     let insecure = args.link.insecure;
     let listeners = coordinator::Listeners {
-        grpc: listen(&args.grpc, &guard, insecure).await?,
-        http: Some(listen(&args.http, &guard, insecure).await?),
+        grpc: listen(&args.grpc, guard, insecure).await?,
+        http: Some(listen(&args.http, guard, insecure).await?),
         metrics: listen_openly(args.metrics.as_deref()).await?,
         scaler: listen_openly(args.scaler.as_deref()).await?,
     };
@@ -47,8 +43,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
         let problem = Problem::new(Code::InvalidSettings, message).at(args.grpc);
         return Err(one(problem.hint("name one with --advertise http://HOST:PORT")));
     }
-    let keep_jobs = args.keep_jobs();
-    let mut config = coordinator::Config::new(args.etcd.added_to(args.state)?, datasources.clone());
+    let mut config = coordinator::Config::new(args.etcd.added_to(args.state)?, files.datasources.clone());
     config.keep_jobs = keep_jobs;
     config.leader_ttl = args.leader_ttl;
     config.lease = args.lease;
@@ -56,36 +51,31 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
     config.advertise = args.advertise;
     config.advertise_http = args.advertise_http;
     config.keep_for = DAY * args.keep_days;
-    (config.guard, config.dialer) = (guard.clone(), dialer.clone());
-    let files = Files { path: args.datasources.path, datasources, guard, dialer, role: Role::Read };
-    let _reading = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
+    (config.guard, config.dialer) = (guard.clone(), files.dialer.clone());
+    let _reading = AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
     coordinator::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(error.problem()))?;
     Ok(End::Done)
 }
 
 pub(crate) async fn worker(args: WorkerArgs) -> Outcome {
-    let datasources = LiveDatasources::new(files::load_datasources(&args.datasources.path)?);
-    let settings =
-        GuardSettings { tls: args.link.tls(), mutual: false, token_file: args.link.token_file.clone() };
-    let guard = Guard::new(settings).map_err(one)?;
-    let dialer = Dialer::new(args.link.dial(), Role::Worker).map_err(one)?;
+    let files = Files::read(args.datasources.path, &args.link, false, Role::Worker)?;
+    let guard = &files.guard;
     let listeners = worker::Listeners {
-        http: Some(listen(&args.http, &guard, args.link.insecure).await?),
+        http: Some(listen(&args.http, guard, args.link.insecure).await?),
         metrics: listen_openly(args.metrics.as_deref()).await?,
     };
-    let mut config = worker::Config::new(args.coordinator.urls, datasources.clone());
+    let mut config = worker::Config::new(args.coordinator.urls, files.datasources.clone());
     config.slots = args.slots.unwrap_or(config.slots);
     config.drain_timeout = args.drain_timeout;
     config.dirty_dir = args.dirty.dirty_dir;
     config.mask_dirty = args.dirty.mask_dirty;
-    (config.guard, config.dialer) = (guard.clone(), dialer.clone());
-    let files = Files { path: args.datasources.path, datasources, guard, dialer, role: Role::Worker };
-    let _reading = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
+    (config.guard, config.dialer) = (guard.clone(), files.dialer.clone());
+    let _reading = AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
     worker::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(worker_problem(&error)))?;
     Ok(End::Done)
 }
 
-/// What a running server reads again.
+/// What a server reads at its start and again while it runs.
 struct Files {
     path: PathBuf,
     datasources: LiveDatasources,
@@ -95,6 +85,15 @@ struct Files {
 }
 
 impl Files {
+    /// `role`: whose token it sends.
+    fn read(path: PathBuf, link: &LinkArgs, mutual: bool, role: Role) -> Result<Self, Vec<Problem>> {
+        let datasources = LiveDatasources::new(files::load_datasources(&path)?);
+        let settings = GuardSettings { tls: link.tls(), mutual, token_file: link.token_file.clone() };
+        let guard = Guard::new(settings).map_err(one)?;
+        let dialer = Dialer::new(link.dial(), role).map_err(one)?;
+        Ok(Self { path, datasources, guard, dialer, role })
+    }
+
     /// Certificates and tokens every minute, the data sources too when SIGHUP asks for it. A file with faults changes
     /// nothing.
     async fn keep_up(self) {

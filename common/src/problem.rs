@@ -33,6 +33,12 @@ impl Problem {
         self.hint = hint.into();
         self
     }
+
+    /// As every REST answer tells it: `{code, message, hint, pointer}`.
+    pub fn to_rest(&self) -> serde_json::Value {
+        let Self { code, message, place, hint } = self;
+        serde_json::json!({"code": code.as_str(), "message": message, "hint": hint, "pointer": place})
+    }
 }
 
 impl fmt::Display for Problem {

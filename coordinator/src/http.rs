@@ -157,8 +157,7 @@ impl From<NotLeading> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Problem { code, message, place, hint } = self.problem;
-        let mut body = json!({"code": code.as_str(), "message": message, "hint": hint, "pointer": place});
+        let mut body = self.problem.to_rest();
         if let Some(leader) = self.leader {
             body["leader"] = json!(&*leader);
         }

@@ -139,7 +139,7 @@ pub async fn run(
     });
     let (role, desk) = Desk::new();
     let (checks, datasources) = (Checks::default(), config.datasources.clone());
-    let proxy = Proxy::new(desk.clone(), config.dialer.clone());
+    let proxy = Proxy::new(desk.clone(), config.dialer);
     let (keep_jobs, keep_for) = (config.keep_jobs, config.keep_for);
     let office = Office {
         rules: Rules { keep_jobs, keep_for, ..Rules::new(config.lease, config.attempts.max(1)) },
@@ -169,7 +169,7 @@ pub async fn run(
     };
     let serving = async {
         let services = grpc::Services::new(desk.clone(), checks.clone(), datasources.clone(), stop.clone());
-        let (guard, asked) = (config.guard, scaler::Scaler::new(desk.clone(), config.dialer));
+        let (guard, asked) = (config.guard, scaler::Scaler::new(desk.clone(), proxy.clone()));
         let views = http::Views {
             desk: desk.clone(),
             checks,

@@ -15,7 +15,7 @@ use http::{HeaderValue, header};
 use hyper_util::rt::TokioIo;
 use starlift_common::problem::{Code, Problem};
 use starlift_link::causes;
-use starlift_link::dial::{Dialer, Target};
+use starlift_link::dial::{Dialer, Link, Target};
 use starlift_proto::admin_service_server::AdminServiceServer;
 use tokio::time::timeout;
 use tonic::Status;
@@ -52,8 +52,13 @@ impl Proxy {
         Self { desk, dialer, channel: Arc::default() }
     }
 
+    /// What carries calls of this coordinator's own, under its own token.
+    pub(crate) fn link(&self) -> Option<Link> {
+        Some(self.dialer.with_token(self.channel()?))
+    }
+
     /// What carries calls to another coordinator that leads; `None` when there is none.
-    pub(crate) fn channel(&self) -> Option<Channel> {
+    fn channel(&self) -> Option<Channel> {
         let leader = self.desk.leader()?.grpc;
         let mut known = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, channel)) = known.as_ref().filter(|(url, _)| *url == leader) {

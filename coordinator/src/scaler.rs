@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use starlift_common::job::JobState;
-use starlift_link::dial::Dialer;
 use starlift_proto as pb;
 use starlift_proto::admin_service_client::AdminServiceClient;
 use starlift_proto::externalscaler::external_scaler_server::ExternalScaler;
@@ -18,6 +17,7 @@ use starlift_proto::externalscaler::{
 use tonic::{Request, Response, Status};
 
 use crate::leader::Desk;
+use crate::proxy::Proxy;
 use crate::report;
 
 /// The only metric there is.
@@ -32,20 +32,17 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(crate) struct Scaler {
     desk: Desk,
-    dialer: Dialer,
+    proxy: Proxy,
 }
 
 impl Scaler {
-    /// The dialer's token may look at jobs.
-    pub(crate) fn new(desk: Desk, dialer: Dialer) -> Self {
-        Self { desk, dialer }
+    pub(crate) fn new(desk: Desk, proxy: Proxy) -> Self {
+        Self { desk, proxy }
     }
 
     async fn unfinished(&self) -> Result<u64, Status> {
-        let jobs = match self.desk.leader() {
-            Some(leader) => {
-                let link = self.dialer.lazily(&leader.grpc, LEADER_TIMEOUT);
-                let link = link.map_err(|error| Status::unavailable(error.to_string()))?;
+        let jobs = match self.proxy.link() {
+            Some(link) => {
                 let mut request = Request::new(pb::ListJobsRequest {});
                 request.set_timeout(LEADER_TIMEOUT);
                 AdminServiceClient::new(link).list_jobs(request).await?.into_inner().jobs

@@ -78,8 +78,12 @@ impl Dialer {
 
     /// Connects at the first call, and again whenever the connection is lost.
     pub fn lazily(&self, address: &str, patience: Duration) -> Result<Link, InvalidAddress> {
-        let channel = self.channel(address, patience)?;
-        Ok(InterceptedService::new(channel, Bearer { token: Arc::clone(&self.token) }))
+        Ok(self.with_token(self.channel(address, patience)?))
+    }
+
+    /// The same on a channel that is there already.
+    pub fn with_token(&self, channel: Channel) -> Link {
+        InterceptedService::new(channel, Bearer { token: Arc::clone(&self.token) })
     }
 
     /// [`Self::lazily`] without the token: for calls that bring their caller's.

@@ -69,8 +69,7 @@ impl Guard {
 
     /// Whether nothing that crosses the network can be read or asked for by a stranger.
     pub fn is_safe(&self) -> bool {
-        let force = self.force.read().unwrap_or_else(PoisonError::into_inner);
-        force.grpc.is_some() && force.tokens.is_some()
+        self.is_encrypted() && self.has_tokens()
     }
 
     fn has_tokens(&self) -> bool {
@@ -170,10 +169,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = if self.is_about_right() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
-        let Problem { code, message, place, hint } = self.problem();
-        let body =
-            serde_json::json!({"code": code.as_str(), "message": message, "hint": hint, "pointer": place});
-        (status, [(header::WWW_AUTHENTICATE, "Bearer")], Json(body)).into_response()
+        (status, [(header::WWW_AUTHENTICATE, "Bearer")], Json(self.problem().to_rest())).into_response()
     }
 }
 

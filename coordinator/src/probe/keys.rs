@@ -47,13 +47,8 @@ pub(super) async fn collation(
     table: &str,
     column: &str,
 ) -> Result<Option<String>, Problem> {
-    let sql = format!(
-        "SELECT COLLATION_NAME FROM information_schema.columns WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND \
-         COLUMN_NAME = {}",
-        text_literal(database),
-        text_literal(table),
-        text_literal(column)
-    );
+    let which = in_catalogue(database, table, column);
+    let sql = format!("SELECT COLLATION_NAME FROM information_schema.columns WHERE {which}");
     Ok(first_cell(asker, &sql).await?.filter(|name| !name.is_empty()))
 }
 
@@ -64,15 +59,22 @@ pub(super) async fn index(
     table: &str,
     column: &str,
 ) -> Result<Option<String>, Problem> {
+    let which = in_catalogue(database, table, column);
     let sql = format!(
-        "SELECT INDEX_NAME FROM information_schema.statistics WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND \
-         COLUMN_NAME = {} AND SEQ_IN_INDEX = 1 AND SUB_PART IS NULL AND INDEX_TYPE = 'BTREE' \
-         ORDER BY INDEX_NAME <> 'PRIMARY', NON_UNIQUE LIMIT 1",
+        "SELECT INDEX_NAME FROM information_schema.statistics WHERE {which} AND SEQ_IN_INDEX = 1 AND SUB_PART IS NULL \
+         AND INDEX_TYPE = 'BTREE' ORDER BY INDEX_NAME <> 'PRIMARY', NON_UNIQUE LIMIT 1"
+    );
+    first_cell(asker, &sql).await
+}
+
+/// What picks one column out of a catalogue's table.
+fn in_catalogue(database: &str, table: &str, column: &str) -> String {
+    format!(
+        "TABLE_SCHEMA = {} AND TABLE_NAME = {} AND COLUMN_NAME = {}",
         text_literal(database),
         text_literal(table),
         text_literal(column)
-    );
-    first_cell(asker, &sql).await
+    )
 }
 
 async fn first_cell(asker: &mut Asker<'_>, sql: &str) -> Result<Option<String>, Problem> {
