@@ -121,7 +121,7 @@ async fn a_rolling_restart_over_hosts_loses_nothing_and_reads_little_again() {
     // Now everything on its way to the backends is cut, and a cable is pulled for longer than a lease.
     relays.iter().for_each(Relay::hang_up);
     stage.net.cut("w2");
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(7)).await;
     stage.net.join("w2");
 
     let report = stage.client(&["watch", &job_id, "--json"]).await.json();
@@ -176,7 +176,7 @@ impl Stage {
             "--datasources",
             "datasources.toml",
             "--lease",
-            "2s",
+            "6s",
             "--leader-ttl",
             "2s",
             "--attempts",
