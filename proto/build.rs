@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "Phase",
         "TaskStatus",
         "WorkerStatus",
+        "HeldTask",
         "FinalReport",
         "Phases",
         "TaskCounts",

@@ -8,7 +8,7 @@ use starlift_common::ids::{InvalidJobId, JobId, TaskId, TaskKey};
 use starlift_common::problem::{Code, Problem};
 use starlift_coordinator::Config;
 use starlift_coordinator::clock::{Millis, Now, UnixMillis, whole_millis};
-use starlift_coordinator::report;
+use starlift_coordinator::report::{self, TaskFilter};
 use starlift_coordinator::state::{Action, Answer, Event, Resolution, Rules, State, Ticket, unknown_job};
 use starlift_coordinator::store::file::FileStore;
 use starlift_coordinator::store::{self, StoreError};
@@ -48,7 +48,12 @@ impl Journal {
 
     pub(crate) fn tasks(&self, job_id: &str) -> Result<Vec<pb::TaskStatus>, Problem> {
         let id = parse(job_id)?;
-        let reply = report::tasks(&self.state, id, 0, u32::MAX, self.now);
+        let reply = report::tasks(
+            &self.state,
+            id,
+            &TaskFilter { limit: usize::MAX, ..TaskFilter::default() },
+            self.now,
+        );
         reply.map(|reply| reply.tasks).ok_or_else(|| unknown(id))
     }
 

@@ -23,7 +23,7 @@ use crate::check::{Checks, NotChecked};
 use crate::clock::Now;
 use crate::driver::{Handle, Stopped};
 use crate::leader::{Desk, NotLeading};
-use crate::report;
+use crate::report::{self, TaskFilter};
 use crate::state::{Answer, Event, Resolution, State, Ticket, WorkerInfo};
 use crate::throttle::Buckets;
 
@@ -243,7 +243,9 @@ impl AdminService for Services {
         let request = request.into_inner();
         let job = job_id_of(&request.job_id)?;
         let limit = if request.limit == 0 { LARGEST_PAGE } else { request.limit.min(LARGEST_PAGE) };
-        let look = move |state: &_, now| report::tasks(state, job, request.offset, limit, now);
+        let filter =
+            TaskFilter { offset: request.offset as usize, limit: limit as usize, ..TaskFilter::default() };
+        let look = move |state: &_, now| report::tasks(state, job, &filter, now);
         let reply = self.read(look).await?;
         reply.map(Response::new).ok_or_else(|| unknown_job(job))
     }

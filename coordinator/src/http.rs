@@ -35,7 +35,7 @@ use crate::grpc::Services;
 use crate::leader::{Desk, NotLeading};
 use crate::metrics::Numbers;
 use crate::proxy::{self, Proxy};
-use crate::report;
+use crate::report::{self, TaskFilter};
 use crate::state::State;
 
 const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
@@ -217,7 +217,15 @@ async fn tasks(
     let Query(page) = page.map_err(malformed)?;
     let id = parse(&id)?;
     let limit = page.limit.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
-    let reply = read(&desk, move |state, now| report::tasks(state, id, page.offset, limit, now)).await?;
+    let reply = read(&desk, move |state, now| {
+        report::tasks(
+            state,
+            id,
+            &TaskFilter { offset: page.offset as usize, limit: limit as usize, ..TaskFilter::default() },
+            now,
+        )
+    })
+    .await?;
     reply.map(|reply| Json(json!({ "tasks": reply.tasks, "total": reply.total }))).ok_or_else(|| unknown(id))
 }
 

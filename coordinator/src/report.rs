@@ -2,11 +2,12 @@
 //! Pure; every number is taken from the state.
 
 use serde::{Deserialize, Serialize};
-use starlift_common::ids::{JobId, TaskId, TaskKey};
+use starlift_common::ids::{JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::job::JobState;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::task::{AttemptKey, BadRow, LabelsBegun, Progress};
 use starlift_proto as pb;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ fn slowest(job: &Job) -> Vec<SlowTask> {
         })
         .map(|(task, rows, took_ms)| SlowTask { task, range: job.range_text(task), rows, took_ms })
         .collect();
-    slow.sort_by_key(|task| (std::cmp::Reverse(task.took_ms), task.task));
+    slow.sort_by_key(|task| (Reverse(task.took_ms), task.task));
     slow.truncate(SLOWEST);
     slow
 }
@@ -241,7 +242,13 @@ impl Report {
 
 impl Share {
     fn to_wire(&self) -> pb::WorkerShare {
-        pb::WorkerShare { id: self.worker.clone(), tasks: self.tasks, rows: self.rows, bytes: self.bytes }
+        pb::WorkerShare {
+            id: self.worker.clone(),
+            tasks: self.tasks,
+            rows: self.rows,
+            bytes: self.bytes,
+            running: 0,
+        }
     }
 }
 
@@ -271,19 +278,71 @@ pub fn not_ended(id: JobId) -> Problem {
 
 /// All jobs, oldest first.
 pub fn summaries(state: &State, now: Now) -> Vec<pb::JobSummary> {
-    state
-        .jobs()
-        .map(|(id, job)| pb::JobSummary {
-            job_id: id.to_string(),
-            name: job.record().name.clone(),
-            state: job.shown_state().as_str().to_owned(),
-            submitted_at: rfc3339(job.record().submitted_at),
-            elapsed_seconds: seconds(elapsed(job, now.unix)),
-            rows_loaded: job.totals().rows_loaded,
-            tasks_total: job.counts().total(),
-            tasks_done: job.counts().done,
-        })
-        .collect()
+    state.jobs().map(|(id, job)| summary(state, id, job, now)).collect()
+}
+
+fn summary(state: &State, id: JobId, job: &Job, now: Now) -> pb::JobSummary {
+    let progress = progress(state, id, job, now.unix);
+    pb::JobSummary {
+        job_id: id.to_string(),
+        name: job.record().name.clone(),
+        state: job.shown_state().as_str().to_owned(),
+        submitted_at: rfc3339(job.record().submitted_at),
+        elapsed_seconds: seconds(elapsed(job, now.unix)),
+        rows_loaded: job.totals().rows_loaded,
+        tasks_total: job.counts().total(),
+        tasks_done: job.counts().done,
+        rows_estimate: progress.rows_estimate,
+        rows_read: progress.rows_read,
+        rows_per_second: progress.rows_per_second,
+        eta_seconds: progress.eta_seconds,
+        dirty_records: job.totals().dirty_decided,
+    }
+}
+
+/// Which jobs somebody wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// By name; none: all.
+    pub states: BTreeSet<String>,
+    /// Part of the name or the id, without regard to case.
+    pub search: String,
+    pub offset: usize,
+    pub limit: usize,
+}
+
+/// One page of the jobs that pass a filter.
+#[derive(Debug, Default, Serialize)]
+pub struct JobPage {
+    /// Newest first.
+    pub jobs: Vec<pb::JobSummary>,
+    /// That pass the whole filter.
+    pub total: usize,
+    /// How many of those found by the search are in which state.
+    pub states: BTreeMap<&'static str, usize>,
+}
+
+pub fn page(state: &State, filter: &JobFilter, now: Now) -> JobPage {
+    let search = filter.search.to_lowercase();
+    let is_found = |id: JobId, job: &Job| {
+        search.is_empty()
+            || job.record().name.to_lowercase().contains(&search)
+            || id.to_string().to_lowercase().contains(&search)
+    };
+    let mut page = JobPage::default();
+    let found: Vec<(JobId, &Job)> = state.jobs().filter(|(id, job)| is_found(*id, job)).collect();
+    for (id, job) in found.into_iter().rev() {
+        let name = job.shown_state().as_str();
+        *page.states.entry(name).or_default() += 1;
+        if !filter.states.is_empty() && !filter.states.contains(name) {
+            continue;
+        }
+        if page.total >= filter.offset && page.jobs.len() < filter.limit {
+            page.jobs.push(summary(state, id, job, now));
+        }
+        page.total += 1;
+    }
+    page
 }
 
 /// A job as it is now; `None` when there is no such job.
@@ -318,23 +377,86 @@ pub fn status(state: &State, id: JobId, now: Now) -> Option<pb::JobStatus> {
         paused_in: if is_paused { record.state.as_str().to_owned() } else { String::new() },
         dirty_records: job.totals().dirty_decided,
         undecided_tasks: job.undecided_tasks().map(|task| task.0).collect(),
+        workers: shares_now(state, id, job),
     })
 }
 
-/// Tasks `offset..offset + limit` of a job, and how many there are.
-pub fn tasks(state: &State, id: JobId, offset: u32, limit: u32, now: Now) -> Option<pb::ListTasksReply> {
+/// What the workers have committed of a job, and what they have under way.
+fn shares_now(state: &State, id: JobId, job: &Job) -> Vec<pb::WorkerShare> {
+    let committed = shares(job.tasks()).into_iter().map(|share| (share.worker.clone(), share.to_wire()));
+    let mut shares: BTreeMap<String, pb::WorkerShare> = committed.collect();
+    for attempt in state.leases().of_job(id) {
+        let Some(lease) = state.leases().get(attempt.task) else { continue };
+        let heard = state.progress(attempt);
+        let share = shares.entry(lease.worker.to_string()).or_default();
+        share.id = lease.worker.to_string();
+        share.running += 1;
+        share.rows += heard.rows_sent;
+        share.bytes += heard.bytes_sent;
+    }
+    shares.into_values().collect()
+}
+
+/// Which tasks of a job somebody wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// By name; none: all.
+    pub states: BTreeSet<String>,
+    /// Those that took longest first, and not in the order of their ids.
+    pub slowest_first: bool,
+    pub offset: usize,
+    pub limit: usize,
+}
+
+/// One page of a job's tasks that pass the filter, and how many pass.
+pub fn tasks(state: &State, id: JobId, filter: &TaskFilter, now: Now) -> Option<pb::ListTasksReply> {
     let job = state.job(id)?;
-    let tasks = (0u32..)
+    let mut found: Vec<(TaskId, &TaskRecord)> = (0u32..)
         .zip(job.tasks())
-        .skip(offset as usize)
-        .take(limit as usize)
-        .map(|(task, record)| task_status(state, job, TaskKey { job: id, task: TaskId(task) }, record, now))
+        .map(|(task, record)| (TaskId(task), record))
+        .filter(|(_, record)| {
+            filter.states.is_empty() || filter.states.contains(standing_name(&record.standing))
+        })
         .collect();
-    Some(pb::ListTasksReply { tasks, total: job.counts().total() })
+    let key = |task: TaskId| TaskKey { job: id, task };
+    if filter.slowest_first {
+        found.sort_by_cached_key(|(task, record)| (Reverse(took(state, key(*task), record, now)), *task));
+    }
+    let total = u32::try_from(found.len()).unwrap_or(u32::MAX);
+    let tasks = found
+        .into_iter()
+        .skip(filter.offset)
+        .take(filter.limit)
+        .map(|(task, record)| task_status(state, job, key(task), record, now))
+        .collect();
+    Some(pb::ListTasksReply { tasks, total })
+}
+
+/// The tasks of a job for a map of all of them: one letter each for its state, the first of its name, in the order of
+/// their ids.
+pub fn task_letters(state: &State, id: JobId) -> Option<Vec<u8>> {
+    let letter = |task: &TaskRecord| standing_name(&task.standing).as_bytes()[0];
+    Some(state.job(id)?.tasks().iter().map(letter).collect())
+}
+
+/// How many rows each task of a job is expected to hold.
+pub fn task_rows(state: &State, id: JobId) -> Option<Vec<u64>> {
+    let plan = state.job(id)?.plan();
+    Some(plan.map_or_else(Vec::new, |plan| plan.tasks.iter().map(|task| task.rows_estimate).collect()))
 }
 
 /// All workers heard of lately.
 pub fn workers(state: &State, now: Now) -> Vec<pb::WorkerStatus> {
+    let mut held: BTreeMap<&WorkerId, Vec<pb::HeldTask>> = BTreeMap::new();
+    for (task, lease) in state.leases().iter() {
+        let heard = state.progress(AttemptKey { task, epoch: lease.epoch });
+        held.entry(&lease.worker).or_default().push(pb::HeldTask {
+            job_id: task.job.to_string(),
+            task_id: task.task.0,
+            rows_read: heard.rows_read,
+            bytes_read: heard.bytes_read,
+        });
+    }
     state
         .workers()
         .map(|worker| pb::WorkerStatus {
@@ -348,6 +470,7 @@ pub fn workers(state: &State, now: Now) -> Vec<pb::WorkerStatus> {
             rows: worker.rows,
             bytes: worker.bytes,
             http: worker.info.http.clone(),
+            tasks: held.remove(&worker.info.id).unwrap_or_default(),
         })
         .collect()
 }
@@ -355,10 +478,6 @@ pub fn workers(state: &State, now: Now) -> Vec<pb::WorkerStatus> {
 fn task_status(state: &State, job: &Job, task: TaskKey, record: &TaskRecord, now: Now) -> pb::TaskStatus {
     let attempt = AttemptKey { task, epoch: record.epoch };
     let progress = progress_of(state, attempt, record);
-    let took = match (&record.standing, state.leases().get(task)) {
-        (Standing::Running, Some(lease)) => now.monotonic.since(lease.granted),
-        _ => Duration::from_millis(record.took_ms),
-    };
     pb::TaskStatus {
         task_id: task.task.0,
         state: standing_name(&record.standing).to_owned(),
@@ -369,8 +488,16 @@ fn task_status(state: &State, job: &Job, task: TaskKey, record: &TaskRecord, now
         rows_estimate: job.plan().map_or(0, |plan| plan.tasks[task.task.index()].rows_estimate),
         rows_read: progress.rows_read,
         rows_loaded: progress.rows_sent,
-        seconds: seconds(took),
+        seconds: seconds(took(state, task, record, now)),
         error: record.problem.as_ref().map(Into::into),
+    }
+}
+
+/// The attempt that runs or succeeded.
+fn took(state: &State, task: TaskKey, record: &TaskRecord, now: Now) -> Duration {
+    match (&record.standing, state.leases().get(task)) {
+        (Standing::Running, Some(lease)) => now.monotonic.since(lease.granted),
+        _ => Duration::from_millis(record.took_ms),
     }
 }
 
