@@ -26,8 +26,8 @@ function build(element, props, children) {
     else if (name === "dataset") Object.assign(element.dataset, value);
     else if (name === "style") setStyle(element, value);
     else if (name === "on") listen(element, value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false || name.startsWith("aria-")) element.setAttribute(name, String(value));
+    else if (name.startsWith("aria-")) element.setAttribute(name, String(value));
+    else if (value !== false) element.setAttribute(name, value === true ? "" : String(value));
   }
   append(element, children);
   // After the children: a select takes its value only once its options are there.
