@@ -1,5 +1,6 @@
-// The code editor: a plain textarea, so that typing, undo, selection, search and screen readers work as the browser makes
-// them, and under it a backdrop of the same metrics that shows colours and faults. It never changes the text by itself.
+// The code editor: a plain textarea, so that typing, undo, selection, search and screen readers work as the browser
+// makes them, and under it a backdrop of the same metrics that shows colours and faults. It never changes the text by
+// itself.
 //
 // Only the lines near the visible ones are drawn: a script may have 1 MB, and drawing must keep up with typing.
 
@@ -12,9 +13,9 @@ const LINE_COLOURED = 5000;
 const INDENT = "  ";
 
 /**
- * `onInput(text)` hears every change by the reader. The returned object: `element`; `text()`; `setText(text)` for a text
- * from elsewhere (no undo); `replaceText(text)` as if typed (undo works); `mark(faults)` with the faults of
- * POST /validate for the present text; `jump(fault)`.
+ * `onInput(text)` hears every change by the reader. The returned object: `element`; `setText(text)` for a text from
+ * elsewhere (no undo); `replaceText(text)` as if typed (undo works); `mark(faults)` with the faults of POST /validate
+ * for the present text; `jump(fault)`; `close()`.
  */
 export function createEditor({ id, label, describedBy, onInput }) {
   const gutter = h("div", { class: "editor-gutter", "aria-hidden": "true" });
@@ -74,9 +75,10 @@ export function createEditor({ id, label, describedBy, onInput }) {
       const here = near.filter((fault) => fault.first <= i && i <= fault.last);
       drawLine(rows, lines[i], starts[i], here);
       rows.append("\n");
-      const begins = here.find((fault) => fault.first === i);
-      numbers.append(h("div", { class: begins ? "fault-mark" : null, dataset: begins ? { pointer: begins.pointer } : {},
-        title: begins ? begins.message : null }, i + 1));
+      const begin = here.filter((fault) => fault.first === i);
+      numbers.append(h("div", { class: begin.length > 0 ? "faulty" : null },
+        begin.map(({ pointer, message }) => h("span", { class: "fault-mark", dataset: { pointer }, title: message }, "✕")),
+        i + 1));
     }
     replace(backdrop, rows);
     replace(gutter, numbers);
@@ -94,7 +96,7 @@ export function createEditor({ id, label, describedBy, onInput }) {
 
   function keyPressed(event) {
     if (event.key === "Escape") tabLeaves = true;
-    else if (event.key === "Tab" && !event.shiftKey && !tabLeaves && !event.ctrlKey && !event.altKey && !event.metaKey) {
+    else if (event.key === "Tab" && !tabLeaves && !(event.shiftKey || event.ctrlKey || event.altKey || event.metaKey)) {
       event.preventDefault();
       indent();
     } else if (event.key !== "Shift" && event.key !== "Tab") tabLeaves = false;
@@ -126,7 +128,6 @@ export function createEditor({ id, label, describedBy, onInput }) {
 
   return {
     element,
-    text: () => area.value,
     setText(text) {
       area.value = text;
       faults = [];
@@ -140,7 +141,8 @@ export function createEditor({ id, label, describedBy, onInput }) {
       area.setSelectionRange(0, 0);
     },
     mark(list) {
-      faults = list.map((fault) => ({ ...fault, first: lineAt(starts, fault.from), last: lineAt(starts, fault.to - 1) }));
+      faults = list.map((fault) =>
+        ({ ...fault, first: lineAt(starts, fault.from), last: lineAt(starts, fault.to - 1) }));
       area.setAttribute("aria-invalid", String(faults.length > 0));
       draw();
     },
@@ -203,7 +205,8 @@ function coloured(line) {
   for (const match of line.matchAll(/"(?:[^"\\]|\\.)*"?(\s*:)?|-?\d[\d.eE+-]*|\b(?:true|false|null)\b/g)) {
     if (match.index > last) pieces.push({ text: line.slice(last, match.index), from: last });
     const isText = match[0].startsWith("\"");
-    pieces.push({ text: match[0], from: match.index, kind: isText ? (match[1] ? "code-key" : "code-text") : "code-value" });
+    const kind = !isText ? "code-value" : match[1] ? "code-key" : "code-text";
+    pieces.push({ text: match[0], from: match.index, kind });
     last = match.index + match[0].length;
   }
   if (last < line.length) pieces.push({ text: line.slice(last), from: last });

@@ -1,14 +1,14 @@
-// The form: a job without code. It shows a model of script.js, looks up data sources, tables, columns and fits, and tells
-// every change by the reader; it never sees the text of the script, and changes nothing before the reader does.
+// The form: a job without code. It shows a model of script.js, looks up data sources, tables, columns and fits, and
+// tells every change by the reader; it never sees the text of the script, and changes nothing before the reader does.
 //
-// Steps from top to bottom: source, target, columns, rows, load, speed. Two chosen tables are a whole job: the columns are
-// then mapped by name, and the suggested key cuts the table.
+// Steps from top to bottom: source, target, columns, rows, load, speed. Two chosen tables are a whole job: the columns
+// are then mapped by name, and the suggested key cuts the table.
 
 import { get, post } from "./api.js";
 import { bytes, count, h, problem, replace } from "./dom.js";
 import { canSplit, columnMentioned, columnNamed, fieldAt, firstTable, mapByName, remedyFor } from "./script.js";
 
-// Selects beyond this many options in all are filled only when they are opened: a thousand columns would make a million.
+// Selects with more options in all are filled only when they are opened: a thousand columns would make a million.
 const OPTIONS_AT_ONCE = 40000;
 const NAMES_SHOWN = 40;
 
@@ -52,14 +52,15 @@ export function createForm({ onChange, openCode }) {
 
   const notice = h("div", { class: "stack" });
   const body = h("div", { class: "form-steps" });
-  const element = h("div", { class: "form" }, notice, body);
+  const sourcesError = h("div", null);
+  const element = h("div", { class: "form" }, sourcesError, notice, body);
 
   function set(field, value) {
     model[field] = value;
     onChange(model);
   }
 
-  // ---- Small parts ----------------------------------------------------------------------------------------------------
+  // ---- Small parts ----
 
   // A labelled control for a field of the model, with a place for its faults.
   function fieldOf(field, label, control, { hint, className = "" } = {}) {
@@ -77,9 +78,10 @@ export function createForm({ onChange, openCode }) {
     return input;
   }
 
+  // The first option is what holds where the script says nothing.
   function select(id, field, options) {
     const control = h("select", { id, on: { change: () => set(field, control.value) } });
-    shows.push(() => fillSelect(control, options, model[field]));
+    shows.push(() => fillSelect(control, options, model[field] || options[0][0]));
     return control;
   }
 
@@ -92,10 +94,11 @@ export function createForm({ onChange, openCode }) {
 
   function step(number, title, ...children) {
     return h("section", { class: "panel form-step", "aria-labelledby": `step-${number}` },
-      h("h2", { id: `step-${number}` }, h("span", { class: "step-number", "aria-hidden": "true" }, number), title), children);
+      h("h2", { id: `step-${number}` }, h("span", { class: "step-number", "aria-hidden": "true" }, number), title),
+      children);
   }
 
-  // ---- Source and target ----------------------------------------------------------------------------------------------
+  // ---- Source and target ----
 
   const source = createPlace("source", {
     datasource: "sourceDatasource", database: "sourceDatabase", types: ["mysql", "starrocks"],
@@ -180,9 +183,10 @@ export function createForm({ onChange, openCode }) {
       names = new Set(list.map((row) => row.name));
       replace(databases, (one.value?.databases ?? []).map((value) => h("option", { value })));
       replace(tables, list.map((row) => h("option", { value: row.name })));
-      if (three.status === "rejected" && three.reason.status === 404) place.missing = true;
-      else if (three.status === "fulfilled") place.known = three.value;
-      const failure = [three, two, one].find((answer) => answer.status === "rejected");
+      // A data source or database that is unknown makes all of them 404; only the table being so means that it is missing.
+      place.missing = three.reason?.status === 404 && two.status === "fulfilled";
+      if (three.status === "fulfilled") place.known = three.value;
+      const failure = [one, two, three].find((answer) => answer.status === "rejected");
       if (failure && !place.missing) return settled(problem(failure.reason));
       if (!entry.database) return settled("Choose a database: the data source names none.");
       if (!entry.table) return settled(`${plural(list.length, "table")} in ${entry.database}.`);
@@ -238,8 +242,8 @@ export function createForm({ onChange, openCode }) {
   function showTables() {
     addTable.disabled = model.sourceLocked !== "";
     replace(moreTables, model.sourceTables.slice(1).map((name, index) => h("div", { class: "row" },
-      h("input", { type: "text", value: name, list: source.tables.id, "aria-label": `Table ${index + 2}`, autocomplete: "off",
-        spellcheck: "false", disabled: model.sourceLocked !== "",
+      h("input", { type: "text", value: name, list: source.tables.id, "aria-label": `Table ${index + 2}`,
+        autocomplete: "off", spellcheck: "false", disabled: model.sourceLocked !== "",
         on: { input: (event) => set("sourceTables", model.sourceTables.with(index + 1, event.target.value.trim())) } }),
       h("button", { type: "button", class: "small quiet", disabled: model.sourceLocked !== "",
         "aria-label": `Remove table ${index + 2}`, on: { click: () => {
@@ -253,7 +257,8 @@ export function createForm({ onChange, openCode }) {
   const loadUrlNote = h("div", null);
   function showLoadUrl() {
     replace(loadUrlNote, model.loadUrl.length > 0 && h("div", { class: "row" },
-      h("p", { class: "break" }, "Loads go to ", h("span", { class: "mono" }, model.loadUrl.join(", ")), ", as the script says."),
+      h("p", { class: "break" },
+        "Loads go to ", h("span", { class: "mono" }, model.loadUrl.join(", ")), ", as the script says."),
       h("button", { type: "button", class: "small", on: { click: () => {
         set("loadUrl", []);
         showLoadUrl();
@@ -262,14 +267,13 @@ export function createForm({ onChange, openCode }) {
   shows.push(showLoadUrl);
 
   const create = checkbox("create-table", "createTable", "Create it if it is missing",
-    "The plan shows the statement's columns; the table gets the source's columns and key.");
+    "With the source's columns and key, before preSql runs.");
   create.addEventListener("change", () => {
-    target.chosen = true;
     mapsItself ||= isMappedByName();
     target.refresh();
   });
 
-  // ---- Columns --------------------------------------------------------------------------------------------------------
+  // ---- Columns ----
 
   const fits = new Map();
   const mappingBody = h("tbody", null);
@@ -286,7 +290,8 @@ export function createForm({ onChange, openCode }) {
     h("table", { id: "mapping" },
       h("caption", { class: "sr-only" }, "Source columns, the target columns they go into, and how they fit"),
       h("thead", null, h("tr", null,
-        ["Source column or expression", "Type", "→ Target column", "Type", "Fit"].map((name) => h("th", { scope: "col" }, name)),
+        ["Source column or expression", "Type", "→ Target column", "Type", "Fit"].map((name) =>
+          h("th", { scope: "col" }, name)),
         h("th", { scope: "col" }, h("span", { class: "sr-only" }, "Remove")))),
       mappingBody));
   const mapping = h("div", { class: "stack" },
@@ -357,8 +362,8 @@ export function createForm({ onChange, openCode }) {
     const column = model.columns[index];
     const types = [h("td", { class: "mono type" }), h("td", { class: "mono type" })];
     const fit = h("td", { class: "fit" });
-    const from = h("input", { type: "text", class: "mono", value: column.source, list: sourceNames.id, autocomplete: "off",
-      spellcheck: "false", "aria-label": `Source of column ${index + 1}`,
+    const from = h("input", { type: "text", class: "mono source", value: column.source, list: sourceNames.id,
+      autocomplete: "off", spellcheck: "false", "aria-label": `Source of column ${index + 1}`,
       on: { input: () => edit("source", from.value), change: judge } });
     const to = targetControl(index, lazy, (value) => {
       edit("target", value);
@@ -388,9 +393,8 @@ export function createForm({ onChange, openCode }) {
     const label = `Target of column ${index + 1}`;
     const names = targetColumns().map((column) => column.name);
     if (names.length === 0) {
-      const input = h("input", { type: "text", class: "mono", value: chosen, "aria-label": label, autocomplete: "off",
-        spellcheck: "false", on: { input: () => onPick(input.value.trim()) } });
-      return input;
+      return h("input", { type: "text", class: "mono", value: chosen, "aria-label": label, autocomplete: "off",
+        spellcheck: "false", on: { input: (event) => onPick(event.target.value.trim()) } });
     }
     const options = [["", "choose"], ...names.map((name) => [name, name])];
     const fill = () => fillSelect(control, options, control.value);
@@ -416,10 +420,11 @@ export function createForm({ onChange, openCode }) {
       row.fit.dataset.fit = verdict.fit;
       replace(row.fit, h("span", { class: "fit-word" }, FITS[verdict.fit] ?? verdict.fit),
         verdict.why && h("p", { class: "hint" }, verdict.why),
-        verdict.remedy && h("button", { type: "button", class: "small remedy mono", on: { click: () => row.use(verdict.remedy) } },
-          `Use ${verdict.remedy}`));
+        verdict.remedy && h("button", { type: "button", class: "small remedy mono",
+          on: { click: () => row.use(verdict.remedy) } }, `Use ${verdict.remedy}`));
     }
-    const words = Object.keys(FITS).filter((fit) => tally[fit]).map((fit) => `${tally[fit]} ${FITS[fit].replace(/^\S /, "")}`);
+    const words = Object.keys(FITS).filter((fit) => tally[fit] && fit !== "waiting")
+      .map((fit) => `${count(tally[fit])} ${FITS[fit].replace(/^\S /, "")}`);
     replace(mappingSummary, h("strong", null, plural(rows.length, "column")), words.length > 0 && `: ${words.join(", ")}`);
     filterRows();
     showLeftOut();
@@ -465,7 +470,8 @@ export function createForm({ onChange, openCode }) {
       keys.forEach((key, index) => fits.set(key, reply.fits[index]));
     } catch (error) {
       for (const key of keys) fits.delete(key);
-      if (!closed) replace(mappingSummary, h("span", { class: "error" }, `How the types fit is not known: ${error.message}`));
+      if (closed) return;
+      replace(mappingSummary, h("span", { class: "error" }, `How the types fit is not known: ${error.message}`));
       return;
     }
     if (!closed && model) judge();
@@ -500,7 +506,7 @@ export function createForm({ onChange, openCode }) {
       columns.length > NAMES_SHOWN && h("span", { class: "muted" }, `and ${count(columns.length - NAMES_SHOWN)} more`)));
   }
 
-  // ---- Rows -----------------------------------------------------------------------------------------------------------
+  // ---- Rows ----
 
   const where = h("textarea", { id: "where", class: "mono", rows: 2, spellcheck: "false",
     on: { input: () => set("where", where.value) } });
@@ -516,11 +522,11 @@ export function createForm({ onChange, openCode }) {
   }
   shows.push(showKeys);
 
-  // ---- Load -----------------------------------------------------------------------------------------------------------
+  // ---- Load ----
 
   const format = select("load-format", "format", [["csv", "CSV"], ["json", "JSON"]]);
   const strategy = select("strategy-on-error", "strategyOnError",
-    [["", "end the job (exit, the default)"], ["exit", "end the job (exit)"], ["batchDirtyData", "leave the bad rows out (batchDirtyData)"]]);
+    [["exit", "end the job (exit)"], ["batchDirtyData", "leave the bad rows out (batchDirtyData)"]]);
   const badKind = h("select", { id: "bad-rows", on: { change: () => changeBadRows() } });
   const badValue = h("input", { id: "bad-rows-value", type: "text", inputmode: "decimal", "aria-label": "Most bad rows",
     autocomplete: "off", on: { input: () => changeBadRows() } });
@@ -553,15 +559,17 @@ export function createForm({ onChange, openCode }) {
       const edit = (side) => (event) =>
         set("loadProps", model.loadProps.with(index, { ...model.loadProps[index], [side]: event.target.value }));
       return h("div", { class: "prop" },
-        h("input", { type: "text", class: "mono", value: row.key, list: "load-props", "aria-label": `Property ${index + 1}`,
-          placeholder: "property", autocomplete: "off", spellcheck: "false", on: { input: edit("key") } }),
+        h("input", { type: "text", class: "mono", value: row.key, list: "load-props",
+          "aria-label": `Property ${index + 1}`, placeholder: "property", autocomplete: "off", spellcheck: "false",
+          on: { input: edit("key") } }),
         h("input", { type: "text", class: "mono", value: row.value, "aria-label": `Value of property ${index + 1}`,
           placeholder: "value", autocomplete: "off", spellcheck: "false", on: { input: edit("value") } }),
-        h("button", { type: "button", class: "small quiet", "aria-label": `Remove property ${index + 1}`, on: { click: () => {
-          set("loadProps", model.loadProps.toSpliced(index, 1));
-          showProps();
-          addProp.focus();
-        } } }, "✕"));
+        h("button", { type: "button", class: "small quiet", "aria-label": `Remove property ${index + 1}`,
+          on: { click: () => {
+            set("loadProps", model.loadProps.toSpliced(index, 1));
+            showProps();
+            addProp.focus();
+          } } }, "✕"));
     }));
   }
   const moreLoad = h("details", null, h("summary", null, "Batches and load properties"),
@@ -572,7 +580,8 @@ export function createForm({ onChange, openCode }) {
         fieldOf("maxBatchSize", "Bytes of a load (maxBatchSize)", batchSize,
           { hint: [batchSizeWords, ". 64 MB makes few, large loads."] })),
       h("h3", null, "Load properties (loadProps)"),
-      h("p", { class: "hint" }, "Headers of Stream Load. Without separators Starlift picks bytes that the data does not hold."),
+      h("p", { class: "hint" },
+        "Headers of Stream Load. Without separators Starlift picks bytes that the data does not hold."),
       props, h("div", null, addProp),
       h("datalist", { id: "load-props" }, LOAD_PROPS.map((value) => h("option", { value })))));
   shows.push(() => {
@@ -582,12 +591,12 @@ export function createForm({ onChange, openCode }) {
 
   function statements(field, title, hint) {
     const list = h("div", { class: "stack" });
-    const add = h("button", { type: "button", class: "small", on: { click: () => {
-      set(field, [...model[field], ""]);
-      show();
-      list.lastElementChild.querySelector("textarea").focus();
-    } } }, `Add a statement`);
-    add.setAttribute("aria-label", `Add a statement to ${field}`);
+    const add = h("button", { type: "button", class: "small", "aria-label": `Add a statement to ${field}`,
+      on: { click: () => {
+        set(field, [...model[field], ""]);
+        show();
+        list.lastElementChild.querySelector("textarea").focus();
+      } } }, "Add a statement");
     function move(index, by) {
       const copy = [...model[field]];
       copy.splice(index + by, 0, ...copy.splice(index, 1));
@@ -617,10 +626,11 @@ export function createForm({ onChange, openCode }) {
     shows.push(show);
     const faults = h("div", { class: "field-faults error" });
     fields.set(field, { control: add, faults });
-    return h("div", { class: "stack" }, h("h3", null, title), h("p", { class: "hint" }, hint), list, faults, h("div", null, add));
+    return h("div", { class: "stack" }, h("div", null, h("h3", null, title), h("p", { class: "hint" }, hint)),
+      list, faults, h("div", null, add));
   }
 
-  // ---- Speed ----------------------------------------------------------------------------------------------------------
+  // ---- Speed ----
 
   const mbps = fieldOf("mbps", "Megabytes a second (mbps)", textInput("mbps", "mbps", { inputmode: "numeric" }),
     { hint: "For the whole job, over all machines." });
@@ -629,18 +639,18 @@ export function createForm({ onChange, openCode }) {
   throttle.addEventListener("change", showMbps);
   shows.push(showMbps);
 
-  // ---- The page -------------------------------------------------------------------------------------------------------
+  // ---- The steps ----
 
   replace(body,
-    step(1, "Source", source.element, moreTables, h("div", { class: "row" }, addTable,
-      h("span", { class: "hint" }, "Tables of the same columns; ", h("span", { class: "mono" }, "t_[00-15]"), " is sixteen of them."))),
+    step(1, "Source", source.element, moreTables, h("div", { class: "row" }, addTable, h("span", { class: "hint" },
+      "Tables of the same columns; ", h("span", { class: "mono" }, "t_[00-15]"), " is sixteen of them."))),
     step(2, "Target", target.element, create, loadUrlNote),
     step(3, "Columns", columnFaults, mappingNote, mapping),
     step(4, "Rows", h("div", { class: "fields" },
       fieldOf("where", "Only rows where", where, { className: "wide",
         hint: "One condition in the source's SQL, all rows without it. Parameters as '${bizdate}', with their quotes." }),
-      fieldOf("splitPk", "Cut the table by (splitPk)", splitPk,
-        { hint: "Its ranges become tasks that run side by side; rows with NULL have a task of their own." }))),
+      fieldOf("splitPk", "Cut the table by (splitPk)", splitPk, { className: "wide",
+        hint: "Its ranges become tasks that run side by side; rows with NULL have a task of their own." }))),
     step(5, "Load",
       h("div", { class: "fields" },
         fieldOf("format", "Format", format),
@@ -655,25 +665,30 @@ export function createForm({ onChange, openCode }) {
         fieldOf("concurrent", "Most tasks at once (concurrent)", textInput("concurrent", "concurrent",
           { inputmode: "numeric", placeholder: "3" })),
         fieldOf("commit", "Rows become visible (commit)", select("commit", "commit",
-          [["", "task by task (the default)"], ["task", "task by task"], ["job", "all at once, at the end of the job"]])),
+          [["task", "task by task"], ["job", "all at once, at the end of the job"]])),
         h("div", { class: "stack" }, throttle, mbps)),
       h("details", null, h("summary", null, "More"), h("div", { class: "fields" },
-        fieldOf("splitFactor", "Tasks for each unit of concurrent (splitFactor)", textInput("split-factor", "splitFactor",
-          { inputmode: "numeric", placeholder: "5" }))))));
+        fieldOf("splitFactor", "Tasks for each unit of concurrent (splitFactor)", textInput("split-factor",
+          "splitFactor", { inputmode: "numeric", placeholder: "5" }))))));
 
   const loaded = get("/datasources").then((reply) => { datasources = reply.datasources; },
-    (error) => { replace(source.note, problem(error)); });
+    (error) => { replace(sourcesError, h("div", { class: "note bad" }, problem(error))); });
 
   function noticeOf(reading) {
     const toCode = h("button", { type: "button", class: "small", on: { click: openCode } }, "Open the code");
-    if (reading.refusal) return h("div", { class: "note warn stack" }, h("p", null, reading.refusal), h("div", null, toCode));
-    const locked = { query: "The source is a statement of its own (querySql).",
-      several: "The source names several data sources, or its tables in another way than this form." }[reading.model.sourceLocked];
+    if (reading.refusal) {
+      return h("div", { class: "note warn stack" }, h("p", null, reading.refusal), h("div", null, toCode));
+    }
+    const locked = {
+      query: "The source is a statement of its own (querySql).",
+      several: "The source names several data sources, or its tables in another way than this form.",
+    }[reading.model.sourceLocked];
     if (!locked && reading.kept.length === 0) return null;
-    return h("div", { class: "note", id: "kept" }, locked && h("p", null, `${locked} It is changed in the code.`),
+    return h("div", { class: "note stack", id: "kept" }, locked && h("p", null, `${locked} It is changed in the code.`),
       reading.kept.length > 0 && h("p", null, "No field shows these parts; they stay as they are: ",
         reading.kept.slice(0, NAMES_SHOWN).map((pointer, index) => [index > 0 && ", ", h("code", null, pointer)]),
-        reading.kept.length > NAMES_SHOWN && ` and ${reading.kept.length - NAMES_SHOWN} more`, "."));
+        reading.kept.length > NAMES_SHOWN && ` and ${reading.kept.length - NAMES_SHOWN} more`, "."),
+      h("div", null, toCode));
   }
 
   return {

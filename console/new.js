@@ -5,7 +5,7 @@
 
 import { get, mayAct, post } from "./api.js";
 import { checkResult } from "./check.js";
-import { count, h, problem, problems, replace, table } from "./dom.js";
+import { confirmAction, count, h, problem, problems, replace, table } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { createForm } from "./form.js";
 import { emptyScript, fromScript, parse, print, toScript } from "./script.js";
@@ -20,8 +20,8 @@ const BUILT_IN = new Set(["bizdate", "cyctime", "gmtdate", "bizmonth"]);
 export async function show(main, params) {
   replace(main, h("h1", null, "New job"));
   if (!mayAct()) {
-    main.append(h("div", { class: "note", id: "read-only" }, h("p", null, "Your token may only look. To write, check and start ",
-      "jobs, sign in with a user token; the scripts of running jobs stand on their pages.")));
+    main.append(h("div", { class: "note", id: "read-only" }, h("p", null, "Your token may only look. ",
+      "To write, check and start jobs, sign in with a user token.")));
     main.dataset.ready = "true";
     return () => {};
   }
@@ -33,7 +33,7 @@ export async function show(main, params) {
   return page.close;
 }
 
-// ---- The draft --------------------------------------------------------------------------------------------------------
+// ---- The draft ----
 
 function newDraft() {
   return { text: print(emptyScript()), name: "", parameters: {}, tab: "form", from: null };
@@ -64,7 +64,7 @@ function saveDraft(draft) {
   }
 }
 
-// ---- The page ---------------------------------------------------------------------------------------------------------
+// ---- The page ----
 
 function createPage(draft) {
   let closed = false;
@@ -73,7 +73,7 @@ function createPage(draft) {
   let planned = null;
   let timer = 0;
   let turn = 0;
-  let busy = "";
+  const busy = new Set();
 
   const form = createForm({
     onChange(model) {
@@ -96,7 +96,8 @@ function createPage(draft) {
   const file = h("input", { type: "file", id: "open-file", accept: ".json,application/json", class: "sr-only",
     on: { change: openFile } });
   const format = h("button", { type: "button", class: "small", on: { click: formatText } }, "Format");
-  const tools = h("div", { class: "row" }, format, file, h("label", { for: "open-file", class: "button small" }, "Open file"),
+  const tools = h("div", { class: "row" }, format, file,
+    h("label", { for: "open-file", class: "button small" }, "Open file"),
     h("button", { type: "button", class: "small", on: { click: download } }, "Download"),
     h("span", { class: "hint", id: "editor-help" }, "Tab indents; Escape, then Tab leaves."));
   const toolNote = h("p", { class: "error", role: "status" });
@@ -209,6 +210,7 @@ function createPage(draft) {
   }
 
   function showVerdict() {
+    nameInput.placeholder = jobName();
     const found = verdict ?? { problems: [], warnings: [] };
     const begun = isBegun();
     if (draft.tab === "code") editor.mark(found.problems);
@@ -228,7 +230,8 @@ function createPage(draft) {
     return h("li", { class: "fault", dataset: { pointer: fault.pointer } },
       h("button", { type: "button", class: "quiet fault-jump", on: { click: () => jump(fault) } },
         h("span", { class: "mono" }, `${fault.line}:${fault.column}`),
-        h("span", { class: "fault-words" }, h("strong", null, "✕ ", fault.message), fault.hint && h("span", { class: "hint" }, fault.hint),
+        h("span", { class: "fault-words" }, h("strong", null, "✕ ", fault.message),
+          fault.hint && h("span", { class: "hint" }, fault.hint),
           h("span", { class: "muted mono" }, [fault.code, fault.pointer].filter(Boolean).join(" at ")))));
   }
 
@@ -240,8 +243,8 @@ function createPage(draft) {
 
   // ---- Name, parameters, state ----
 
-  const nameInput = h("input", { id: "job-name", type: "text", autocomplete: "off", spellcheck: "false", value: draft.name,
-    on: { input: () => {
+  const nameInput = h("input", { id: "job-name", type: "text", autocomplete: "off", spellcheck: "false",
+    value: draft.name, on: { input: () => {
       draft.name = nameInput.value.trim();
       saveDraft(draft);
     } } });
@@ -257,7 +260,8 @@ function createPage(draft) {
     parameterNames = names.join();
     replace(parameterBox, names.length > 0 && [
       h("h2", null, "Parameters"),
-      h("p", { class: "hint" }, "Text, or a date such as ", h("code", null, "${yyyy-mm-dd-1}"), "; the plan shows the values."),
+      h("p", { class: "hint" },
+        "Text, or a date such as ", h("code", null, "${yyyy-mm-dd-1}"), "; the plan shows the values."),
       names.map((name) => h("div", { class: "field" },
         h("label", { for: `parameter-${name}`, class: "mono" }, name),
         h("input", { id: `parameter-${name}`, type: "text", class: "mono", autocomplete: "off", spellcheck: "false",
@@ -278,12 +282,11 @@ function createPage(draft) {
   const TEXT = { check: "Check", plan: "Plan", start: "Start" };
 
   function showState() {
-    nameInput.placeholder = jobName();
     const sound = verdict !== null && !verdict.error && verdict.problems.length === 0;
     for (const [id, element] of Object.entries(buttons)) {
-      element.disabled = busy !== "" || (id === "start" && !sound);
-      element.textContent = busy === id ? BUSY[id] : TEXT[id];
-      element.setAttribute("aria-busy", String(busy === id));
+      element.disabled = busy.has(id) || (id === "start" && !sound);
+      element.textContent = busy.has(id) ? BUSY[id] : TEXT[id];
+      element.setAttribute("aria-busy", String(busy.has(id)));
     }
     const [tone, words] = stateWords(sound);
     // A live region speaks whenever it changes, so it changes only when there is news.
@@ -306,21 +309,21 @@ function createPage(draft) {
   const startError = h("div", { id: "start-error", role: "alert" });
 
   async function act(id, action) {
-    busy = id;
-    replace(startError);
+    busy.add(id);
+    if (id === "start") replace(startError);
     showState();
     try {
       await action();
     } finally {
-      busy = "";
+      busy.delete(id);
       if (!closed) showState();
     }
   }
 
   async function runCheck() {
     let result;
-    reveal(checkBox, "Check", h("p", { class: "muted" }, "The coordinator and every worker try to reach both data sources; ",
-      "this can take up to a minute."));
+    reveal(checkBox, "Check", h("p", { class: "muted" },
+      "The coordinator and every worker try to reach both data sources; this can take up to a minute."));
     try {
       result = checkResult(await post("/check", request()));
     } catch (error) {
@@ -332,7 +335,8 @@ function createPage(draft) {
   async function runPlan() {
     const asked = request();
     let result;
-    reveal(planBox, "Plan", h("p", { class: "muted" }, "Both catalogues are asked and the source is cut; nothing is changed."));
+    reveal(planBox, "Plan", h("p", { class: "muted" },
+      "Both catalogues are asked and the source is cut; nothing is changed."));
     try {
       result = planResult(await post("/plan", asked));
     } catch (error) {
@@ -363,7 +367,10 @@ function createPage(draft) {
     }
   }
 
-  function startOver() {
+  async function startOver() {
+    const sure = draft.text === newDraft().text || await confirmAction({ title: "Discard this draft?",
+      text: "Its script, name and parameters are gone then.", action: "Discard", danger: true });
+    if (!sure) return;
     Object.assign(draft, newDraft(), { tab: draft.tab });
     nameInput.value = "";
     planned = null;
@@ -380,9 +387,10 @@ function createPage(draft) {
       h("div", { class: "field" }, h("label", { for: "job-name" }, "Name"), nameInput),
       parameterBox, state,
       h("div", { class: "row new-buttons" }, buttons.check, buttons.plan, buttons.start),
-      h("p", { class: "hint" }, "Plan first: it shows every task and its SQL, and changes nothing. Check tries all connections."),
+      h("p", { class: "hint" },
+        "Plan first: it shows every task and its SQL, and changes nothing. Check tries all connections."),
       startError,
-      h("div", null, h("button", { type: "button", class: "small quiet", on: { click: startOver } }, "Begin anew"))),
+      h("div", null, h("button", { type: "button", class: "small quiet", on: { click: startOver } }, "Discard draft"))),
     h("div", { class: "new-results stack" }, checkBox, planBox));
 
   return {
@@ -400,7 +408,7 @@ function createPage(draft) {
   };
 }
 
-// ---- The plan ---------------------------------------------------------------------------------------------------------
+// ---- The plan ----
 
 function planResult(plan) {
   const facts = [
@@ -410,12 +418,14 @@ function planResult(plan) {
     ["Rows", `about ${count(plan.rows_estimate)}`],
     ["Loads", `about ${count(plan.loads_estimate)}`],
     ["At once", `at most ${count(plan.concurrent)} tasks`],
-    ...Object.entries(plan.parameters).map(([name, value]) => [h("span", { class: "mono" }, `\${${name}}`), h("span", { class: "mono break" }, value)]),
+    ...Object.entries(plan.parameters).map(([name, value]) =>
+      [h("span", { class: "mono" }, `\${${name}}`), h("span", { class: "mono break" }, value)]),
   ];
   return h("div", { class: "stack" },
     plan.warnings.length > 0 && h("ul", { class: "plan-warnings note warn", "aria-label": "Warnings of the plan" },
       plan.warnings.map((text) => h("li", null, h("span", { class: "warning" }, "! "), text))),
-    h("dl", { class: "facts panel" }, facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))),
+    h("dl", { class: "facts panel" },
+      facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))),
     statementList("Before the transfer (preSql)", plan.pre_sql),
     statementList("After the transfer (postSql)", plan.post_sql),
     h("details", { open: plan.columns.length <= 12 }, h("summary", null, `Columns as selected (${count(plan.columns.length)})`),
@@ -424,12 +434,12 @@ function planResult(plan) {
         { name: "→ Target column", class: "mono", of: (column) => column.target },
       ] })),
     h("h3", null, plan.tasks.length > TASKS_SHOWN ? `The first ${TASKS_SHOWN} of ${count(plan.tasks.length)} tasks` : "Tasks"),
-    table({ caption: "Tasks of the plan", rows: plan.tasks.slice(0, TASKS_SHOWN), empty: "There is nothing to read.", columns: [
+    table({ caption: "Tasks of the plan", rows: plan.tasks.slice(0, TASKS_SHOWN), empty: "Nothing to read.", columns: [
       { name: "Task", class: "num", of: (task) => String(task.id) },
-      { name: "Range", class: "mono", of: (task) => task.range },
+      { name: "Range", class: "mono range", of: (task) => task.range },
       { name: "Rows", class: "num", of: (task) => count(task.rows_estimate) },
-      { name: "SQL", class: "sql", of: (task) => h("details", null, h("summary", null, "SQL", h("span", { class: "sr-only" },
-        ` of task ${task.id}`)), h("code", null, task.sql)) },
+      { name: "SQL", class: "sql", of: (task) => h("details", null,
+        h("summary", null, "SQL", h("span", { class: "sr-only" }, ` of task ${task.id}`)), h("code", null, task.sql)) },
     ] }));
 }
 

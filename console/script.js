@@ -47,6 +47,7 @@ export function parse(text) {
 }
 
 const LINE = 100;
+const LINE_NESTED = 72;
 
 // Value -> text as people write it: what is short stands on one line.
 export function print(value) {
@@ -76,10 +77,9 @@ function oneLine(value) {
   return members.length === 0 ? "{}" : `{ ${members.join(", ")} }`;
 }
 
-// Steps and their parameters are long in spirit, even where they would fit; hops are not.
+// What holds containers itself reads well on one line only while it is small: hops do, steps do not.
 function isFlat(value) {
-  return !Object.hasOwn(value, "parameter") && depth(value) <= 3 && oneLine(value).length <= LINE - 10 &&
-    (depth(value) < 2 || oneLine(value).length <= 72);
+  return depth(value) === 1 || oneLine(value).length <= LINE_NESTED;
 }
 
 function depth(value) {
@@ -134,7 +134,8 @@ const KINDS = {
     write: (text) => text || undefined,
   },
   name: {
-    fits: (value) => isAbsent(value) || isText(value) || (Array.isArray(value) && value.length === 1 && isText(value[0])),
+    fits: (value) => isAbsent(value) || isText(value) ||
+      (Array.isArray(value) && value.length === 1 && isText(value[0])),
     read: (value) => asText(Array.isArray(value) ? value[0] : value),
     write: (text) => text,
   },
@@ -256,13 +257,14 @@ const readers = [
   { fields: ["badRows"], read: readBadRows, write: writeBadRows },
 ];
 
-// Where tables stand: in the reader itself, or in its only connection. `sourceLocked` says why the form only shows them.
+// Where tables stand: in the reader itself, or in its first connection.
 function sourcePath(script) {
   const path = basePath(script, "reader");
   const { connection } = at(script, path);
   return Array.isArray(connection) && isObject(connection[0]) ? [...path, "connection", 0] : path;
 }
 
+// `sourceLocked` says why the form only shows the source: a "query", or "several" places.
 function readSource(script, see) {
   const path = sourcePath(script);
   const reader = at(script, basePath(script, "reader"));
@@ -303,7 +305,8 @@ function readColumns(script, see) {
     return see("columns", path, isAbsent(list) || (Array.isArray(list) && list.every(isText))) ? list ?? [] : [];
   });
   const rows = Math.max(lists[0].length, lists[1].length);
-  return { columns: Array.from({ length: rows }, (_, i) => ({ source: lists[0][i] ?? "", target: lists[1][i] ?? "" })) };
+  const columns = Array.from({ length: rows }, (_, i) => ({ source: lists[0][i] ?? "", target: lists[1][i] ?? "" }));
+  return { columns };
 }
 
 function writeColumns(script, model) {
@@ -335,7 +338,8 @@ function writeLoadProps(script, model, before) {
   const old = isObject(at(script, path)) ? at(script, path) : {};
   const props = { ...old };
   if (model.format !== before.format) props.format = model.format;
-  const rows = new Map(model.loadProps.filter((row) => row.key.trim() !== "").map((row) => [row.key.trim(), row.value]));
+  const rows = new Map(model.loadProps.map((row) => [row.key.trim(), row.value]));
+  rows.delete("");
   for (const { key } of before.loadProps) if (!rows.has(key)) delete props[key];
   for (const [key, value] of rows) {
     if (!Object.hasOwn(props, key) || asText(props[key]) !== value) props[key] = value;
@@ -427,7 +431,8 @@ export function columnNamed(element, columns) {
 
 // The one column that an expression mentions; undefined if there is none, or more than one.
 export function columnMentioned(expression, columns) {
-  const words = new Set((expression.match(/`[^`]+`|[\p{L}\p{N}_$]+/gu) ?? []).map((w) => w.replaceAll("`", "").toLowerCase()));
+  const words = new Set((expression.match(/`[^`]+`|[\p{L}\p{N}_$]+/gu) ?? [])
+    .map((word) => word.replaceAll("`", "").toLowerCase()));
   const found = columns.filter((column) => words.has(column.name.toLowerCase()));
   return found.length === 1 ? found[0] : undefined;
 }
