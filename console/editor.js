@@ -11,6 +11,8 @@ const LINES_AROUND = 300;
 // Longer lines are drawn without colours; faults in them are still underlined.
 const LINE_COLOURED = 5000;
 const INDENT = "  ";
+// A key, a text (perhaps not closed yet), or another scalar of JSON.
+const PIECES = /("(?:[^"\\]|\\.)*")(?=\s*:)|("(?:[^"\\]|\\.)*"?)|-?\d[\d.eE+-]*|true|false|null/g;
 
 /**
  * `onInput(text)` hears every change by the reader. The returned object: `element`; `setText(text)` for a text from
@@ -96,7 +98,7 @@ export function createEditor({ id, label, describedBy, onInput }) {
 
   function keyPressed(event) {
     if (event.key === "Escape") tabLeaves = true;
-    else if (event.key === "Tab" && !tabLeaves && !(event.shiftKey || event.ctrlKey || event.altKey || event.metaKey)) {
+    else if (event.key === "Tab" && !tabLeaves && !event.shiftKey && !event.ctrlKey && !event.altKey) {
       event.preventDefault();
       indent();
     } else if (event.key !== "Shift" && event.key !== "Tab") tabLeaves = false;
@@ -202,10 +204,9 @@ function clamp(offset, length) {
 function coloured(line) {
   const pieces = [];
   let last = 0;
-  for (const match of line.matchAll(/"(?:[^"\\]|\\.)*"?(\s*:)?|-?\d[\d.eE+-]*|\b(?:true|false|null)\b/g)) {
+  for (const match of line.matchAll(PIECES)) {
     if (match.index > last) pieces.push({ text: line.slice(last, match.index), from: last });
-    const isText = match[0].startsWith("\"");
-    const kind = !isText ? "code-value" : match[1] ? "code-key" : "code-text";
+    const kind = match[1] ? "code-key" : match[2] ? "code-text" : "code-value";
     pieces.push({ text: match[0], from: match.index, kind });
     last = match.index + match[0].length;
   }

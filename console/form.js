@@ -23,8 +23,10 @@ const FITS = {
   missing: "✕ incomplete",
   unknown: "✕ no such column",
   waiting: "…",
+  open: "–",
 };
-const PROBLEM_FITS = new Set(["checked", "refused", "missing", "unknown"]);
+const BAD_FITS = ["refused", "missing", "unknown"];
+const PROBLEM_FITS = new Set(["checked", ...BAD_FITS]);
 
 const LOAD_PROPS = [
   "column_separator", "row_delimiter", "compression", "strict_mode", "max_filter_ratio", "timeout", "columns", "where",
@@ -36,11 +38,12 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 /**
- * `onChange(model)` hears every change, `openCode()` shows the code tab. Returns `element`, `show(reading)` for what
+ * `onChange(model)` hears every change, `onFits(n)` how many columns cannot go as they are, `openCode()` shows the code
+ * tab. Returns `element`, `show(reading)` for what
  * `fromScript` gave, `mark(faults)` for the faults of the script, `focus(pointer)` which tells whether a field shows it,
  * and `close()`.
  */
-export function createForm({ onChange, openCode }) {
+export function createForm({ onChange, onFits, openCode }) {
   let model = null;
   let places = new Map();
   let datasources = [];
@@ -62,13 +65,14 @@ export function createForm({ onChange, openCode }) {
 
   // ---- Small parts ----
 
-  // A labelled control for a field of the model, with a place for its faults.
-  function fieldOf(field, label, control, { hint, className = "" } = {}) {
+  // A labelled control for a field of the model, with the field's name in the script and a place for its faults.
+  function fieldOf(field, label, control, { key, hint, className = "" } = {}) {
     const faults = h("div", { id: `${control.id}-faults`, class: "field-faults error" });
     const help = hint && h("p", { id: `${control.id}-hint`, class: "hint" }, hint);
     control.setAttribute("aria-describedby", `${help ? help.id : ""} ${faults.id}`.trim());
     fields.set(field, { control, faults });
-    return h("div", { class: `field ${className}` }, h("label", { for: control.id }, label), control, help, faults);
+    return h("div", { class: `field ${className}` },
+      h("label", { for: control.id }, label, key && [" ", h("span", { class: "key mono" }, key)]), control, help, faults);
   }
 
   function textInput(id, field, props) {
@@ -85,11 +89,12 @@ export function createForm({ onChange, openCode }) {
     return control;
   }
 
-  function checkbox(id, field, label, hint) {
+  function checkbox(id, field, label, key, hint) {
     const input = h("input", { id, type: "checkbox", on: { change: () => set(field, input.checked) } });
     shows.push(() => { input.checked = model[field]; });
     return h("div", { class: "field" },
-      h("div", { class: "row" }, input, h("label", { for: id }, label)), hint && h("p", { class: "hint" }, hint));
+      h("div", { class: "row" }, input, h("label", { for: id }, label, " ", h("span", { class: "key mono" }, key))),
+      hint && h("p", { class: "hint" }, hint));
   }
 
   function step(number, title, ...children) {
@@ -266,7 +271,7 @@ export function createForm({ onChange, openCode }) {
   }
   shows.push(showLoadUrl);
 
-  const create = checkbox("create-table", "createTable", "Create it if it is missing",
+  const create = checkbox("create-table", "createTable", "Create it if it is missing", "createTable",
     "With the source's columns and key, before preSql runs.");
   create.addEventListener("change", () => {
     mapsItself ||= isMappedByName();
@@ -349,7 +354,8 @@ export function createForm({ onChange, openCode }) {
     mappingNote.textContent = ready
       ? "Choose the source and the target table; their columns are then mapped by name."
       : `The statement of the script chooses its columns; they fill ${plural(model.columns.length, "target column")} by position.`;
-    if (mapping.hidden) return;
+    rows = [];
+    if (mapping.hidden) return onFits(0);
     byName.disabled = sourceColumns().length === 0 || targetColumns().length === 0;
     replace(sourceNames, sourceColumns().map((column) => h("option", { value: column.name })));
     const lazy = model.columns.length * targetColumns().length > OPTIONS_AT_ONCE;
@@ -423,9 +429,10 @@ export function createForm({ onChange, openCode }) {
         verdict.remedy && h("button", { type: "button", class: "small remedy mono",
           on: { click: () => row.use(verdict.remedy) } }, `Use ${verdict.remedy}`));
     }
-    const words = Object.keys(FITS).filter((fit) => tally[fit] && fit !== "waiting")
+    const words = Object.keys(FITS).filter((fit) => tally[fit] && !["waiting", "open"].includes(fit))
       .map((fit) => `${count(tally[fit])} ${FITS[fit].replace(/^\S /, "")}`);
     replace(mappingSummary, h("strong", null, plural(rows.length, "column")), words.length > 0 && `: ${words.join(", ")}`);
+    onFits(BAD_FITS.reduce((sum, fit) => sum + (tally[fit] ?? 0), 0));
     filterRows();
     showLeftOut();
     if (unknown.size > 0) askFits(unknown);
@@ -442,7 +449,7 @@ export function createForm({ onChange, openCode }) {
     }
     if (targetColumns().length > 0 && !to) return { ...known, fit: "unknown", why: "The target table has no such column." };
     if (!from) return { ...known, ...judgeExpression(column.source) };
-    if (!to) return { ...known, fit: "waiting" };
+    if (!to) return { ...known, fit: "open" };
     if (!target.known) return { ...known, fit: "created", why: "" };
     const key = JSON.stringify([model.sourceType, from.type, to.type]);
     const fit = fits.get(key);
@@ -455,7 +462,7 @@ export function createForm({ onChange, openCode }) {
   }
 
   function judgeExpression(text) {
-    if (sourceColumns().length === 0) return { fit: "waiting" };
+    if (sourceColumns().length === 0) return { fit: "open" };
     const isName = /^(`[^`]+`|[\p{L}_][\p{L}\p{N}_$]*)$/u.test(text.trim()) && !/^(null|true|false)$/i.test(text.trim());
     return isName
       ? { fit: "unknown", why: "The source table has no such column." }
@@ -526,7 +533,7 @@ export function createForm({ onChange, openCode }) {
 
   const format = select("load-format", "format", [["csv", "CSV"], ["json", "JSON"]]);
   const strategy = select("strategy-on-error", "strategyOnError",
-    [["exit", "end the job (exit)"], ["batchDirtyData", "leave the bad rows out (batchDirtyData)"]]);
+    [["exit", "exit: end the job"], ["batchDirtyData", "batchDirtyData: leave bad rows out"]]);
   const badKind = h("select", { id: "bad-rows", on: { change: () => changeBadRows() } });
   const badValue = h("input", { id: "bad-rows-value", type: "text", inputmode: "decimal", "aria-label": "Most bad rows",
     autocomplete: "off", on: { input: () => changeBadRows() } });
@@ -575,13 +582,13 @@ export function createForm({ onChange, openCode }) {
   const moreLoad = h("details", null, h("summary", null, "Batches and load properties"),
     h("div", { class: "stack" },
       h("div", { class: "fields" },
-        fieldOf("maxBatchRows", "Rows of a load (maxBatchRows)", textInput("max-batch-rows", "maxBatchRows",
-          { inputmode: "numeric", placeholder: "500000" })),
-        fieldOf("maxBatchSize", "Bytes of a load (maxBatchSize)", batchSize,
-          { hint: [batchSizeWords, ". 64 MB makes few, large loads."] })),
-      h("h3", null, "Load properties (loadProps)"),
-      h("p", { class: "hint" },
-        "Headers of Stream Load. Without separators Starlift picks bytes that the data does not hold."),
+        fieldOf("maxBatchRows", "Rows of a load", textInput("max-batch-rows", "maxBatchRows",
+          { inputmode: "numeric", placeholder: "500000" }), { key: "maxBatchRows" }),
+        fieldOf("maxBatchSize", "Bytes of a load", batchSize,
+          { key: "maxBatchSize", hint: [batchSizeWords, ". 64 MB makes few, large loads."] })),
+      h("div", null, h("h3", null, "Load properties ", h("span", { class: "key mono" }, "loadProps")),
+        h("p", { class: "hint" },
+          "Headers of Stream Load. Without separators Starlift picks bytes that the data does not hold.")),
       props, h("div", null, addProp),
       h("datalist", { id: "load-props" }, LOAD_PROPS.map((value) => h("option", { value })))));
   shows.push(() => {
@@ -626,15 +633,16 @@ export function createForm({ onChange, openCode }) {
     shows.push(show);
     const faults = h("div", { class: "field-faults error" });
     fields.set(field, { control: add, faults });
-    return h("div", { class: "stack" }, h("div", null, h("h3", null, title), h("p", { class: "hint" }, hint)),
+    return h("div", { class: "stack" }, h("div", null,
+      h("h3", null, `${title} `, h("span", { class: "key mono" }, field)), h("p", { class: "hint" }, hint)),
       list, faults, h("div", null, add));
   }
 
   // ---- Speed ----
 
-  const mbps = fieldOf("mbps", "Megabytes a second (mbps)", textInput("mbps", "mbps", { inputmode: "numeric" }),
-    { hint: "For the whole job, over all machines." });
-  const throttle = checkbox("throttle", "throttle", "Limit the speed (throttle)");
+  const mbps = fieldOf("mbps", "Megabytes a second", textInput("mbps", "mbps", { inputmode: "numeric" }),
+    { key: "mbps", hint: "For the whole job, over all machines." });
+  const throttle = checkbox("throttle", "throttle", "Limit the speed", "throttle");
   const showMbps = () => { mbps.hidden = !model.throttle; };
   throttle.addEventListener("change", showMbps);
   shows.push(showMbps);
@@ -647,29 +655,29 @@ export function createForm({ onChange, openCode }) {
     step(2, "Target", target.element, create, loadUrlNote),
     step(3, "Columns", columnFaults, mappingNote, mapping),
     step(4, "Rows", h("div", { class: "fields" },
-      fieldOf("where", "Only rows where", where, { className: "wide",
+      fieldOf("where", "Only rows where", where, { key: "where", className: "wide",
         hint: "One condition in the source's SQL, all rows without it. Parameters as '${bizdate}', with their quotes." }),
-      fieldOf("splitPk", "Cut the table by (splitPk)", splitPk, { className: "wide",
+      fieldOf("splitPk", "Cut the table by", splitPk, { key: "splitPk", className: "wide",
         hint: "Its ranges become tasks that run side by side; rows with NULL have a task of their own." }))),
     step(5, "Load",
       h("div", { class: "fields" },
-        fieldOf("format", "Format", format),
-        fieldOf("strategyOnError", "When a load is refused (strategyOnError)", strategy),
-        h("div", { class: "stack" }, fieldOf("badRows", "Bad rows allowed (errorLimit)", badKind), badValue)),
-      statements("preSql", "Before the transfer (preSql)",
+        fieldOf("format", "Format", format, { key: "format" }),
+        fieldOf("strategyOnError", "When a load is refused", strategy, { key: "strategyOnError" }),
+        h("div", { class: "stack" }, fieldOf("badRows", "Bad rows allowed", badKind, { key: "errorLimit" }), badValue)),
+      statements("preSql", "Before the transfer",
         "Run once and in order, after all checks and before the first row is read; @table is the target table."),
-      statements("postSql", "After the transfer (postSql)", "Run once and in order, after every task is committed."),
+      statements("postSql", "After the transfer", "Run once and in order, after every task is committed."),
       moreLoad),
     step(6, "Speed",
       h("div", { class: "fields" },
-        fieldOf("concurrent", "Most tasks at once (concurrent)", textInput("concurrent", "concurrent",
-          { inputmode: "numeric", placeholder: "3" })),
-        fieldOf("commit", "Rows become visible (commit)", select("commit", "commit",
-          [["task", "task by task"], ["job", "all at once, at the end of the job"]])),
+        fieldOf("concurrent", "Most tasks at once", textInput("concurrent", "concurrent",
+          { inputmode: "numeric", placeholder: "3" }), { key: "concurrent" }),
+        fieldOf("commit", "Rows become visible", select("commit", "commit",
+          [["task", "task: as each is done"], ["job", "job: all at once, at the end"]]), { key: "commit" }),
         h("div", { class: "stack" }, throttle, mbps)),
       h("details", null, h("summary", null, "More"), h("div", { class: "fields" },
-        fieldOf("splitFactor", "Tasks for each unit of concurrent (splitFactor)", textInput("split-factor",
-          "splitFactor", { inputmode: "numeric", placeholder: "5" }))))));
+        fieldOf("splitFactor", "Tasks per unit of concurrent", textInput("split-factor", "splitFactor",
+          { inputmode: "numeric", placeholder: "5" }), { key: "splitFactor" })))));
 
   const loaded = get("/datasources").then((reply) => { datasources = reply.datasources; },
     (error) => { replace(sourcesError, h("div", { class: "note bad" }, problem(error))); });
@@ -681,10 +689,10 @@ export function createForm({ onChange, openCode }) {
     }
     const locked = {
       query: "The source is a statement of its own (querySql).",
-      several: "The source names several data sources, or its tables in another way than this form.",
+      several: `The source has several places: ${reading.model.sourcePlaces.join("; ")}.`,
     }[reading.model.sourceLocked];
     if (!locked && reading.kept.length === 0) return null;
-    return h("div", { class: "note stack", id: "kept" }, locked && h("p", null, `${locked} It is changed in the code.`),
+    return h("div", { class: "note stack", id: "kept" }, locked && h("p", { class: "break" }, `${locked} It is changed in the code.`),
       reading.kept.length > 0 && h("p", null, "No field shows these parts; they stay as they are: ",
         reading.kept.slice(0, NAMES_SHOWN).map((pointer, index) => [index > 0 && ", ", h("code", null, pointer)]),
         reading.kept.length > NAMES_SHOWN && ` and ${reading.kept.length - NAMES_SHOWN} more`, "."),

@@ -68,6 +68,7 @@ function saveDraft(draft) {
 
 function createPage(draft) {
   let closed = false;
+  const fitState = h("p", { id: "fit-state", class: "error", "aria-live": "polite" });
   // What the coordinator said about exactly this text and these parameters; null while it has not.
   let verdict = null;
   let planned = null;
@@ -79,6 +80,10 @@ function createPage(draft) {
     onChange(model) {
       draft.text = print(toScript(model, parse(draft.text)));
       changed();
+    },
+    onFits(bad) {
+      const words = bad > 0 ? `✕ ${count(bad)} column${bad === 1 ? "" : "s"} cannot go as mapped` : "";
+      if (fitState.textContent !== words) fitState.textContent = words;
     },
     openCode: () => openTab("code"),
   });
@@ -100,7 +105,7 @@ function createPage(draft) {
     h("label", { for: "open-file", class: "button small" }, "Open file"),
     h("button", { type: "button", class: "small", on: { click: download } }, "Download"),
     h("span", { class: "hint", id: "editor-help" }, "Tab indents; Escape, then Tab leaves."));
-  const toolNote = h("p", { class: "error", role: "status" });
+  const toolNote = h("p", { class: "error", role: "alert" });
   const panels = {
     form: h("div", { role: "tabpanel", id: "panel-form", "aria-labelledby": "tab-form" }, form.element),
     code: h("div", { role: "tabpanel", id: "panel-code", "aria-labelledby": "tab-code", class: "stack" },
@@ -116,6 +121,9 @@ function createPage(draft) {
       tab.tabIndex = chosen ? 0 : -1;
     }
     for (const [one, panel] of Object.entries(panels)) panel.hidden = one !== name;
+    // Below the editor they are near the text; below the long form nobody would see them.
+    (name === "form" ? sideFaults : panels.code).append(faultBox);
+    fitState.hidden = name !== "form";
     const shown = name === "form" ? form.show(readText()) : editor.setText(draft.text);
     showVerdict();
     return shown;
@@ -379,13 +387,15 @@ function createPage(draft) {
   }
 
   const faultBox = h("div", { class: "stack" });
+  const sideFaults = h("div", null);
   const element = h("div", { class: "new-page" },
     h("div", { class: "new-main stack" },
       h("div", { class: "tabs", role: "tablist", "aria-label": "Ways to write the script" }, tabs),
-      panels.form, panels.code, faultBox),
+      panels.form, panels.code),
     h("section", { class: "new-side panel stack", "aria-label": "Name, parameters and actions" },
       h("div", { class: "field" }, h("label", { for: "job-name" }, "Name"), nameInput),
-      parameterBox, state,
+      parameterBox,
+      h("div", null, state, fitState), sideFaults,
       h("div", { class: "row new-buttons" }, buttons.check, buttons.plan, buttons.start),
       h("p", { class: "hint" },
         "Plan first: it shows every task and its SQL, and changes nothing. Check tries all connections."),

@@ -264,7 +264,7 @@ function sourcePath(script) {
   return Array.isArray(connection) && isObject(connection[0]) ? [...path, "connection", 0] : path;
 }
 
-// `sourceLocked` says why the form only shows the source: a "query", or "several" places.
+// `sourceLocked` says why the form only shows the source: a "query", or "several" places, which `sourcePlaces` tells.
 function readSource(script, see) {
   const path = sourcePath(script);
   const reader = at(script, basePath(script, "reader"));
@@ -285,6 +285,8 @@ function readSource(script, see) {
     sourceDatasource: fits ? asText(place.datasource) : "",
     sourceTables: fits ? KINDS.list.read(place.table) : [],
     sourceLocked: locked || (fits ? "" : "several"),
+    sourcePlaces: (locked ? connections : []).filter(isObject).map((one) =>
+      `${asText(one.datasource) || "?"}: ${KINDS.list.fits(one.table) ? KINDS.list.read(one.table).join(", ") : "?"}`),
   };
 }
 
