@@ -84,9 +84,9 @@ function shortTime(seconds) {
   if (seconds === 0) return "0";
   if (seconds % 86400 === 0) return `${seconds / 86400} d`;
   if (seconds % 3600 === 0) return `${seconds / 3600} h`;
-  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)}`;
-  return seconds % 60 === 0 ? `${seconds / 60} min` : seconds > 60 ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`
-    : `${seconds} s`;
+  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`;
+  if (seconds % 60 === 0) return `${seconds / 60} min`;
+  return seconds > 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
 }
 
 // ---- The chart on the page --------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ export function throughputChart() {
     },
   }, svg("svg", { width: 22, height: 10, "aria-hidden": "true" },
     svg("line", { class: `line ${series.name}`, x1: 0, x2: 22, y1: 5, y2: 5 })), series.label)));
-  const none = h("p", { class: "muted" }, "No throughput is known (yet).");
+  const none = h("p", { class: "muted" }, "No samples. They are taken while rows move and kept in the coordinator's memory only.");
   const numbers = h("div");
   const details = h("details", { on: { toggle: () => tabulate() } }, h("summary", null, "As numbers"), numbers);
   const element = h("div", { class: "stack" }, legend, none, frame, readout, details);

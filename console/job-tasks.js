@@ -6,7 +6,7 @@ import { badge, count, duration, h, modal, problem, table } from "./dom.js";
 /** The slowest tasks, from the report ({id, rows}) or from the tasks themselves ({task_id, rows_read}). */
 export function slowestOf(tasks) {
   return table({
-    caption: "Slowest tasks",
+    caption: "The slowest tasks by time of their attempt",
     rows: tasks,
     row: (task) => ({ dataset: { key: String(task.task_id ?? task.id) } }),
     columns: [
@@ -35,7 +35,9 @@ export function troubledOf({ tasks, total }, resolve) {
     h("div", { class: "row between" },
       h("div", { class: "row" }, h("b", null, `Task ${task.task_id}`), badge(task.state),
         h("span", { class: "mono break" }, task.range),
-        h("span", { class: "muted" }, `${count(task.attempts)} failed attempts`, task.worker_id && `, last on ${task.worker_id}`)),
+        h("span", { class: "muted" }, [
+          task.attempts > 0 && `${count(task.attempts)} failed attempts`, task.worker_id && `last on ${task.worker_id}`,
+        ].filter(Boolean).join(", "))),
       task.state === "UNDECIDED" && h("button", {
         type: "button", class: "small", dataset: { resolve: task.task_id }, disabled: !mayAct(),
         title: mayAct() ? null : "Your token may only look.", on: { click: () => ask(task, resolve) },

@@ -10,19 +10,19 @@ const PHASES = [
   { name: "post_sql", title: "postSql", state: "POST_SQL" },
 ];
 
-/** The phases in their order, each done, running, stopped (the job paused or ended in it), skipped or still to come. */
+/** The phases in their order, each done, running, paused, stopped (the job ended in it), skipped or still to come. */
 export function phasesOf({ state, paused_in: pausedIn, phases }) {
   const spent = new Map(phases.map(({ name, seconds }) => [name, seconds]));
   const ended = ["SUCCEEDED", "FAILED", "CANCELLED"].includes(state);
   const last = PHASES.findLastIndex(({ name }) => spent.has(name) && (!ended || spent.get(name) > 0));
   const kindOf = (phase, index) => {
     if (phase.state === state) return "now";
-    if (state === "PAUSED" && phase.state === pausedIn) return "stopped";
+    if (state === "PAUSED" && phase.state === pausedIn) return "paused";
     if (["FAILED", "CANCELLED"].includes(state) && index === last) return "stopped";
     if (spent.get(phase.name) > 0) return "done";
     return ended || index < last ? "skipped" : "ahead";
   };
-  const words = { now: "running", stopped: state.toLowerCase(), done: "done", skipped: "skipped", ahead: "to come" };
+  const words = { now: "running", paused: "paused", stopped: state.toLowerCase(), done: "done", skipped: "skipped", ahead: "to come" };
   return h("ol", { class: "phases" }, PHASES.map((phase, index) => {
     const kind = kindOf(phase, index);
     const seconds = spent.get(phase.name);
@@ -34,7 +34,9 @@ export function phasesOf({ state, paused_in: pausedIn, phases }) {
 
 /** The numbers at a glance; once there is a report, averages stand where speeds stood. */
 export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds: elapsed, state }, report) {
-  const share = progress.rows_estimate > 0 ? Math.min(1, progress.rows_read / progress.rows_estimate) : 0;
+  // The estimate may be off by a lot; a job that is through is through.
+  const share = state === "SUCCEEDED" ? 1
+    : progress.rows_estimate > 0 ? Math.min(1, progress.rows_read / progress.rows_estimate) : 0;
   const tile = (name, value, more, kind = "") => h("div", { class: `tile ${kind}` },
     h("dt", null, name), h("dd", null, h("span", { class: "tile-value" }, value), more && h("span", { class: "tile-more" }, more)));
   const speeds = report
@@ -44,15 +46,18 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
       tile("Bytes/s", rate(progress.bytes_per_second, "bytes")),
       tile("ETA", progress.eta_seconds === null ? "–" : duration(progress.eta_seconds))];
   return h("div", { class: "stack" },
+    h("div", { class: "row between sub" },
+      h("span", null, `${count(progress.rows_read)} of about ${count(progress.rows_estimate)} rows read`),
+      h("b", null, `${Math.floor(share * 100)}%`)),
     h("div", {
       class: "bar tall", role: "progressbar", "aria-label": "Rows read of the estimate",
-      "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100),
-    }, h("div", { class: `bar-fill ${state}`, style: { width: `${(state === "SUCCEEDED" ? 1 : share) * 100}%` } })),
+      "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.floor(share * 100),
+    }, h("div", { class: `bar-fill ${state}`, style: { width: `${share * 100}%` } })),
     h("dl", { class: "tiles" },
-      tile("Rows loaded", count(progress.rows_loaded), `${count(progress.rows_read)} read of about ${count(progress.rows_estimate)}`, "double"),
+      tile("Rows loaded", count(progress.rows_loaded)),
       tile("Bytes loaded", bytes(progress.bytes_loaded), `${bytes(progress.bytes_read)} read`),
       speeds,
-      tile("Tasks done", `${count(tasks.succeeded)} / ${count(tasks.total)}`, `${count(tasks.running)} running`),
+      tile("Tasks done", count(tasks.succeeded), `of ${count(tasks.total)}, ${count(tasks.running)} running`),
       tile("Dirty records", count(dirty), null, dirty > 0 ? "warn" : ""),
       tile("Elapsed", duration(elapsed))));
 }

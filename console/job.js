@@ -181,7 +181,7 @@ function factsOf(status) {
       type: "button", class: "small", "aria-label": "Copy the job id", on: { click: () => copy(status.job_id, "Job id") },
     }, "Copy"),
     h("span", null, "submitted ", time(status.submitted_at), ", ",
-      ENDED.has(status.state) ? "took " : "running for ", duration(status.elapsed_seconds)),
+      ENDED.has(status.state) ? "took " : "elapsed ", duration(status.elapsed_seconds)),
   ];
 }
 

@@ -45,7 +45,7 @@ export function badRowsOf(report) {
   },
   h("h2", { id: "bad-title" }, `First bad rows (${count(report.bad_rows.length)})`),
   table({
-    caption: "First bad rows",
+    caption: "Rows that StarRocks refused",
     rows: report.bad_rows,
     columns: [
       { name: "Task", class: "num", of: (row) => count(row.task_id) },

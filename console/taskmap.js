@@ -12,7 +12,7 @@ const COLOURS = {
   mark: "var(--panel)", text: "var(--text)",
 };
 // In CSS pixels.
-const HEIGHT_MAX = 300;
+const HEIGHT_MAX = 360;
 const UNIT_MAX = 12;
 const LETTER_FROM = 14;
 // A task of average size is two units wide; no cell is less than half or more than three times that.

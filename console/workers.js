@@ -4,7 +4,7 @@ import { get, mayAct, post } from "./api.js";
 import { bytes, confirmAction, count, duration, h, patchChildren, poll, problem, replace, table, toast } from "./dom.js";
 
 const POLL_SECONDS = 2;
-const TASKS_SHOWN = 3;
+const TASKS_SHOWN = 8;
 // A worker is heard every second or so; after this long it is pointed out.
 const QUIET_SECONDS = 10;
 
@@ -118,15 +118,16 @@ function slotsOf({ running, slots }) {
       h("div", { class: "bar-fill", style: { width: `${slots > 0 ? Math.min(1, running / slots) * 100 : 0}%` } })));
 }
 
+/** One line per job: its link and the tasks of it that run here. */
 function tasksOf({ tasks }) {
   if (tasks.length === 0) return h("span", { class: "muted" }, "idle");
-  const line = (task) => h("li", { dataset: { key: `${task.job_id} ${task.task_id}` } },
-    h("a", { class: "mono", href: `#/jobs/${encodeURIComponent(task.job_id)}` }, task.job_id), ` task ${task.task_id}`);
-  const more = tasks.slice(TASKS_SHOWN);
-  return h("div", null,
-    h("ul", { class: "task-list" }, tasks.slice(0, TASKS_SHOWN).map(line)),
-    more.length > 0 && h("details", null,
-      h("summary", { class: "sub" }, `${more.length} more`), h("ul", { class: "task-list" }, more.map(line))));
+  const byJob = new Map();
+  for (const task of tasks) byJob.set(task.job_id, [...(byJob.get(task.job_id) ?? []), task]);
+  return h("ul", { class: "task-list" }, [...byJob].map(([job, list]) => h("li", { dataset: { key: job } },
+    h("a", { class: "mono", href: `#/jobs/${encodeURIComponent(job)}` }, job),
+    h("div", { class: "sub" }, list.length === 1 ? "task " : "tasks ",
+      list.slice(0, TASKS_SHOWN).map((task) => task.task_id).join(", "),
+      list.length > TASKS_SHOWN && ` and ${list.length - TASKS_SHOWN} more`))));
 }
 
 function heardOf({ seconds_since_heard: seconds }) {
