@@ -391,14 +391,14 @@ async fn every_worker_tries_with_its_own_data_sources() {
     let request = http
         .post(format!("{}/api/v1/check", cluster.rest()))
         .header("Content-Type", "application/json")
-        .body(script().to_string());
+        .body(json!({ "script": script() }).to_string());
     let rest: Value = request.send().await.expect("REST answers").json().await.expect("JSON");
     assert_eq!(rest["checkers"].as_array().map(Vec::len), Some(4), "{rest:#}");
     assert_eq!(rest["error"]["code"], document["error"]["code"]);
     let broken = http
         .post(format!("{}/api/v1/check", cluster.rest()))
         .header("Content-Type", "application/json")
-        .body("{}");
+        .body(json!({ "script": {} }).to_string());
     assert_eq!(broken.send().await.expect("REST answers").status(), 400);
     place.assert_untouched().await;
 }

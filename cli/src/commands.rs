@@ -7,8 +7,8 @@ use serde::Serialize;
 use starlift_common::datasource::Datasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Mend, Problem};
-use starlift_coordinator as coordinator;
 use starlift_coordinator::state::Resolution;
+use starlift_coordinator::{self as coordinator, PlanDocument};
 use starlift_link::dial::Dialer;
 use starlift_link::tokens::Role;
 use starlift_proto as pb;
@@ -335,7 +335,7 @@ async fn plan(args: PlanArgs) -> Outcome {
 pub(crate) async fn show_plan(job: Job, datasources: &Datasources, json: bool) -> Outcome {
     let mut plan = coordinator::plan_job(&job.parsed.spec, datasources).await?;
     plan.warnings.splice(0..0, job.parsed.warnings);
-    let document = output::PlanDocument { parameters: job.parameters, ..output::PlanDocument::from(&plan) };
+    let document = PlanDocument { parameters: job.parameters, ..PlanDocument::from(&plan) };
     show(&document, json, output::plan);
     Ok(End::Done)
 }

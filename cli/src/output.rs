@@ -1,16 +1,14 @@
 //! What people read: reports, tables, problems; and the one JSON document of `--json`. Pure text-making, printed by the
 //! few functions at the top.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
 use starlift_common::problem::Problem;
-use starlift_common::query;
 use starlift_common::script::Schedule;
-use starlift_coordinator::Plan;
+use starlift_coordinator::PlanDocument;
 use starlift_proto as pb;
 
 /// Tasks that a plan or a task list shows on a screen; `--json` has them all.
@@ -496,70 +494,6 @@ pub(crate) struct NewTable {
     pub create_table: String,
 }
 
-/// A plan as `starlift plan` shows it.
-#[derive(Debug, Serialize)]
-pub(crate) struct PlanDocument {
-    pub source: Vec<String>,
-    pub target: String,
-    /// What was replaced in the job file, as it is written there, and by what.
-    pub parameters: BTreeMap<String, String>,
-    pub columns: Vec<ColumnPair>,
-    pub rows_estimate: u64,
-    /// Most tasks at once, over all workers; whatever `executeMode` says, they spread.
-    pub concurrent: u32,
-    pub pre_sql: Vec<String>,
-    pub post_sql: Vec<String>,
-    pub tasks: Vec<PlannedTask>,
-    pub warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct ColumnPair {
-    pub source: String,
-    pub target: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct PlannedTask {
-    pub id: usize,
-    pub range: String,
-    pub rows_estimate: u64,
-    pub sql: String,
-}
-
-impl From<&Plan> for PlanDocument {
-    fn from(plan: &Plan) -> Self {
-        let first = plan.shards.first();
-        let pair = |(source, target): (&String, &String)| ColumnPair {
-            source: source.clone(),
-            target: target.clone(),
-        };
-        let task = |(id, task): (usize, &starlift_common::task::TaskPlan)| PlannedTask {
-            id,
-            range: task.range.to_string(),
-            rows_estimate: task.rows_estimate,
-            sql: plan
-                .shards
-                .get(task.shard as usize)
-                .map(|read| query::select(read, &task.range))
-                .unwrap_or_default(),
-        };
-        Self {
-            source: plan.shards.iter().map(|read| query::table_name(&read.database, &read.table)).collect(),
-            target: query::table_name(&plan.load.database, &plan.load.table),
-            parameters: BTreeMap::new(),
-            columns: first
-                .map_or_else(Vec::new, |read| read.select.iter().zip(&plan.load.columns).map(pair).collect()),
-            rows_estimate: plan.rows_estimate(),
-            concurrent: plan.concurrent,
-            pre_sql: plan.pre_sql.clone(),
-            post_sql: plan.post_sql.clone(),
-            tasks: plan.tasks.iter().enumerate().map(task).collect(),
-            warnings: plan.warnings.clone(),
-        }
-    }
-}
-
 pub(crate) fn plan(plan: &PlanDocument) -> String {
     let mut text = String::new();
     line(
@@ -660,6 +594,7 @@ pub(crate) fn seconds(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use starlift_common::problem::Code;
+    use starlift_coordinator::PlannedTask;
 
     use super::*;
 
@@ -799,6 +734,7 @@ mod tests {
             parameters: [("${d0}".to_owned(), "2025-11-01".to_owned())].into(),
             columns: vec![],
             rows_estimate: 100,
+            loads_estimate: 1,
             concurrent: 4,
             pre_sql: vec![],
             post_sql: vec![],

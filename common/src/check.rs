@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::datasource::{Datasource, DatasourceKind};
 use crate::job::{JobSpec, LoadSpec, ReadSpec, Relation, RelationSpec, SourceKind};
 use crate::problem::Problem;
 
@@ -10,14 +11,15 @@ use crate::problem::Problem;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
     pub sources: Vec<SourceScope>,
-    pub target: TargetScope,
+    /// `None`: nothing is loaded.
+    pub target: Option<TargetScope>,
     /// `None`: whoever tries finds out.
     pub backends: Option<Backends>,
     /// How long it may take; what is not known by then is told as not known.
     pub patience: Duration,
 }
 
-/// The tables of one source that a job reads.
+/// The tables of one source that a job reads; without any the server alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceScope {
     pub kind: SourceKind,
@@ -33,6 +35,7 @@ pub struct TargetScope {
     pub datasource: String,
     /// `None`: the data source's own.
     pub database: Option<String>,
+    /// Empty: the servers alone, and no table.
     pub table: String,
     /// FE addresses; empty: those of the data source.
     pub load_urls: Vec<String>,
@@ -194,17 +197,40 @@ impl Scope {
         }
         Self {
             sources,
-            target: TargetScope {
+            target: Some(TargetScope {
                 datasource: target.datasource.clone(),
                 database: target.database.clone(),
                 table: target.table.clone(),
                 load_urls: target.load_urls.clone(),
                 warehouse: target.load.headers.get("warehouse").cloned(),
                 label_prefix: target.label_prefix.clone(),
-            },
+            }),
             backends: None,
             patience,
         }
+    }
+
+    /// What there is of a data source, without any table: of StarRocks also the ways that loads go.
+    pub fn of_datasource(datasource: &Datasource, patience: Duration) -> Self {
+        let name = datasource.name.clone();
+        let (sources, target) = match datasource.kind {
+            DatasourceKind::Mysql => {
+                let kind = SourceKind::Mysql;
+                (vec![SourceScope { kind, datasource: name, database: None, tables: Vec::new() }], None)
+            }
+            DatasourceKind::Starrocks => {
+                let target = TargetScope {
+                    datasource: name,
+                    database: None,
+                    table: String::new(),
+                    load_urls: Vec::new(),
+                    warehouse: None,
+                    label_prefix: String::new(),
+                };
+                (Vec::new(), Some(target))
+            }
+        };
+        Self { sources, target, backends: None, patience }
     }
 }
 

@@ -11,6 +11,7 @@ mod faults;
 mod fields;
 mod jdbc;
 mod load_props;
+mod locate;
 mod parameters;
 mod reader;
 mod relations;
@@ -34,6 +35,7 @@ use fields::Object;
 
 pub use datax::{Converted, convert, is_datax};
 pub use load_props::derived_columns;
+pub use locate::{locate, locate_line};
 pub use parameters::{Definition, Parameters, Substituted, parse_file as parse_parameters, substitute};
 pub use schedule::{Schedule, ScheduledTime, parse_business_date, parse_scheduled_time};
 pub use text::{MAX_BYTES, strip_comments};

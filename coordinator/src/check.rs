@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use starlift_common::check::{Backends, Finding, Findings, Scope, Trial};
-use starlift_common::datasource::Datasources;
+use starlift_common::datasource::{Datasource, Datasources};
 use starlift_common::ids::{JobId, WorkerId};
 use starlift_common::job::JobSpec;
 use starlift_common::problem::{Code, Mend, Problem};
@@ -53,10 +53,18 @@ pub async fn check_job(spec: &JobSpec, warnings: Vec<String>, datasources: &Data
 
 /// What was seen from one place that plans as well.
 struct Here {
+    scope: Scope,
     findings: Findings,
     backends: Backends,
-    plan: Result<Plan, Vec<Problem>>,
+    /// `None`: it is about no job.
+    plan: Option<Result<Plan, Vec<Problem>>>,
     trial: Option<Trial>,
+}
+
+async fn look_at_datasource(datasource: &Datasource, datasources: &Datasources) -> Here {
+    let scope = Scope::of_datasource(datasource, PATIENCE);
+    let (findings, backends) = Box::pin(check::addresses(&scope, datasources)).await;
+    Here { scope, findings, backends, plan: None, trial: None }
 }
 
 async fn look(spec: &JobSpec, datasources: &Datasources) -> Here {
@@ -81,7 +89,7 @@ async fn look(spec: &JobSpec, datasources: &Datasources) -> Here {
         let row = Box::pin(check::row(trial, &findings, datasources, job, PATIENCE)).await;
         findings.list.extend(row);
     }
-    Here { findings, backends, plan, trial }
+    Here { scope, findings, backends, plan: Some(plan), trial }
 }
 
 impl Here {
@@ -98,7 +106,8 @@ impl Here {
         }
         let answered = workers.iter().filter_map(|(id, asked)| Some((id, asked.findings.as_ref()?)));
         places.extend(answered.map(|(id, findings)| (format!("worker {id}"), findings)));
-        let problems = problems(&places, self.plan.as_ref().err().map_or(&[], Vec::as_slice));
+        let of_plan = self.plan.as_ref().and_then(|plan| plan.as_ref().err());
+        let problems = problems(&places, of_plan.map_or(&[], Vec::as_slice));
         warnings.extend(row_to_be_filtered(&places));
         for (id, asked) in workers.iter().filter(|(_, asked)| asked.findings.is_none()) {
             warnings.push(format!(
@@ -107,7 +116,7 @@ impl Here {
                 now.since(asked.heard).as_secs()
             ));
         }
-        if let Ok(plan) = &self.plan {
+        if let Some(Ok(plan)) = &self.plan {
             warnings.extend(plan.warnings.iter().cloned());
         }
         let mut checkers = vec![pb::Checker {
@@ -125,7 +134,7 @@ impl Here {
             warnings,
             error: problems.first().cloned(),
             problems,
-            plan: self.plan.ok().map(|plan| pb::CheckedPlan {
+            plan: self.plan.and_then(Result::ok).map(|plan| pb::CheckedPlan {
                 tasks: u32::try_from(plan.tasks.len()).unwrap_or(u32::MAX),
                 rows_estimate: plan.rows_estimate(),
             }),
@@ -266,18 +275,31 @@ impl Checks {
         let parsed = starlift_common::script::parse(script);
         let parsed = parsed.map_err(|problems| NotChecked::Refused(crate::state::joined(&problems)))?;
         let here = look(&parsed.spec, datasources).await;
-        let workers = self.ask_workers(&parsed.spec, &here, wait, handle).await?;
+        let workers = self.ask_workers(&here, wait, handle).await?;
         Ok(here.reply("coordinator", parsed.warnings, workers, handle.deadline(Duration::ZERO)))
+    }
+
+    /// The same for one data source and no job.
+    pub(crate) async fn run_datasource(
+        &self,
+        name: &str,
+        wait: Duration,
+        handle: &Handle,
+        datasources: &Datasources,
+    ) -> Result<pb::CheckReply, NotChecked> {
+        let datasource = datasources.find(name, "").map_err(NotChecked::Refused)?;
+        let here = look_at_datasource(datasource, datasources).await;
+        let workers = self.ask_workers(&here, wait, handle).await?;
+        Ok(here.reply("coordinator", Vec::new(), workers, handle.deadline(Duration::ZERO)))
     }
 
     async fn ask_workers(
         &self,
-        spec: &JobSpec,
         here: &Here,
         wait: Duration,
         handle: &Handle,
     ) -> Result<BTreeMap<WorkerId, Asked>, NotChecked> {
-        let mut scope = Scope::of(spec, PATIENCE);
+        let mut scope = here.scope.clone();
         scope.backends = Some(here.backends.clone()).filter(|known| !known.nodes.is_empty());
         let id = format!("{:016x}", fastrand::u64(..));
         let order = wire::check_order(&id, &scope, here.trial.as_ref());

@@ -392,7 +392,7 @@ async fn watch(
     }
 }
 
-fn is_final(state: &str) -> bool {
+pub(crate) fn is_final(state: &str) -> bool {
     use starlift_common::job::JobState::{Cancelled, Failed, Succeeded};
     [Succeeded, Failed, Cancelled].iter().any(|last| last.as_str() == state)
 }

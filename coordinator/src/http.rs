@@ -1,18 +1,19 @@
-//! The HTTP port: health, metrics and REST, which says and does the same as the admin service. JSON has the field names of the
-//! wire. Errors are `{code, message, hint, pointer}`. What changes something takes JSON only: a page of somebody else's in a
-//! browser cannot send that without being allowed to.
+//! The HTTP port: health, metrics, the console's files, and REST, which says and does the same as the admin service. JSON
+//! has the field names of the wire; `openapi.json` beside this file describes it. Errors are `{code, message, hint,
+//! pointer}`. What changes something takes JSON only: a page of somebody else's in a browser cannot send that without being
+//! allowed to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Shared};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request, State as Shared};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
@@ -21,27 +22,29 @@ use starlift_common::wire;
 use starlift_link::guard::{Guard, Needs, check_http};
 use starlift_link::listen::{Incoming, Peer, Tls};
 use starlift_link::tokens::Role;
-use starlift_proto as pb;
-use starlift_proto::admin_service_server::AdminService as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use crate::CoordinatorError;
-use crate::check::{Checks, NotChecked};
+use crate::check::Checks;
 use crate::clock::Now;
-use crate::driver::Stopped;
+use crate::driver::{Clock, Stopped};
 use crate::grpc::Services;
+use crate::history::Histories;
 use crate::leader::{Desk, NotLeading};
 use crate::metrics::Numbers;
 use crate::proxy::{self, Proxy};
-use crate::report::{self, TaskFilter};
 use crate::state::State;
 
-const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
+mod catalogue;
+mod console;
+mod events;
+mod jobs;
+mod scripts;
+mod session;
 
-/// Most tasks in one answer, and how many come when the caller names no limit.
-const LARGEST_PAGE: u32 = 1000;
+const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -52,6 +55,10 @@ pub(crate) struct Views {
     pub(crate) services: Services,
     pub(crate) guard: Guard,
     pub(crate) proxy: Proxy,
+    pub(crate) histories: Histories,
+    pub(crate) clock: Clock,
+    /// Ends streams that have no end of their own.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Serves until `stop`; without a listener it only waits.
@@ -90,11 +97,17 @@ async fn serve_on(
         .map_err(CoordinatorError::Http)
 }
 
-/// What a request needs.
+/// What a request needs. Whoever may only look sees no other server's tables.
 fn needs(method: &Method, path: &str) -> Option<Role> {
+    let is_read = *method == Method::GET || *method == Method::HEAD;
     match path {
         "/livez" | "/readyz" => None,
-        _ if *method == Method::GET || *method == Method::HEAD => Some(Role::Read),
+        "/api/v1/session" if !is_read => None,
+        "/api/v1/datasources" | "/metrics" if is_read => Some(Role::Read),
+        _ if path.starts_with("/api/v1/datasources/") => Some(Role::User),
+        _ if path.starts_with("/api/") => Some(if is_read { Role::Read } else { Role::User }),
+        // The console's files hold nothing but the console.
+        _ if is_read => None,
         _ => Some(Role::User),
     }
 }
@@ -108,27 +121,43 @@ fn probes() -> Router<Desk> {
 
 fn router(views: Views) -> Router {
     let (desk, guard, proxy) = (views.desk.clone(), views.guard.clone(), views.proxy.clone());
-    let doing = Router::new()
-        .route("/api/v1/check", post(check))
-        .route("/api/v1/jobs", post(submit))
-        .route("/api/v1/jobs/{job}/{step}", post(steer))
-        .with_state(views);
-    let rest = Router::new()
-        .route("/api/v1/jobs", get(jobs))
-        .route("/api/v1/jobs/{job}", get(job))
-        .route("/api/v1/jobs/{job}/tasks", get(tasks))
-        .route("/api/v1/jobs/{job}/report", get(job_report))
-        .route("/api/v1/workers", get(workers))
-        .with_state(desk.clone())
-        .merge(doing)
+    let of_leader = Router::new()
+        .route("/api/v1/jobs", get(jobs::list).post(scripts::submit))
+        .route("/api/v1/jobs/{job}", get(jobs::status))
+        .route("/api/v1/jobs/{job}/tasks", get(jobs::tasks))
+        .route("/api/v1/jobs/{job}/tasks/{task}/resolve", post(jobs::resolve))
+        .route("/api/v1/jobs/{job}/report", get(jobs::report))
+        .route("/api/v1/jobs/{job}/script", get(jobs::script))
+        .route("/api/v1/jobs/{job}/throughput", get(jobs::throughput))
+        .route("/api/v1/jobs/{job}/events", get(events::events))
+        .route("/api/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{job}/pause", post(jobs::pause))
+        .route("/api/v1/jobs/{job}/resume", post(jobs::resume))
+        .route("/api/v1/workers", get(jobs::workers))
+        .route("/api/v1/workers/{worker}/drain", post(jobs::drain))
+        .route("/api/v1/check", post(scripts::check))
+        .route("/api/v1/datasources/{name}/check", post(catalogue::check))
         .layer(from_fn_with_state(proxy, proxy::hand_on));
-    Router::new()
-        .merge(probes())
-        .fallback(|| async {
-            Refusal::new(StatusCode::NOT_FOUND, Problem::new(Code::InvalidSettings, "no such address"))
+    // What any coordinator knows, whoever leads.
+    let of_everybody = Router::new()
+        .route("/api/v1/session", get(session::show).post(session::begin).delete(session::end))
+        .route("/api/v1/openapi.json", get(console::openapi))
+        .route("/api/v1/validate", post(scripts::validate))
+        .route("/api/v1/plan", post(scripts::plan))
+        .route("/api/v1/mapping", post(catalogue::mapping))
+        .route("/api/v1/datasources", get(catalogue::list))
+        .route("/api/v1/datasources/{name}/databases", get(catalogue::databases))
+        .route("/api/v1/datasources/{name}/databases/{database}/tables", get(catalogue::tables))
+        .route("/api/v1/datasources/{name}/databases/{database}/tables/{table}", get(catalogue::columns));
+    of_leader
+        .merge(of_everybody)
+        .fallback(console::file)
+        .method_not_allowed_fallback(|| async {
+            let problem = Problem::new(Code::InvalidSettings, "the address does not take this method");
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, problem)
         })
-        .with_state(desk)
-        .merge(rest)
+        .with_state(views)
+        .merge(probes().with_state(desk))
         .layer(from_fn_with_state((guard, needs as Needs), check_http))
 }
 
@@ -137,27 +166,39 @@ type Answer = Result<Json<Value>, Refusal>;
 
 pub(crate) struct Refusal {
     status: StatusCode,
-    problem: Problem,
+    problem: Box<Problem>,
+    /// All that were found, where there are several.
+    problems: Vec<Problem>,
     /// Who can answer, where that is another coordinator.
     leader: Option<Arc<str>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, problem: Problem) -> Self {
-        Self { status, problem, leader: None }
+        Self { status, problem: Box::new(problem), problems: Vec::new(), leader: None }
+    }
+
+    /// What somebody has sent is at fault, in every one of these ways.
+    fn of_input(problems: Vec<Problem>) -> Self {
+        let first = problems.first().cloned();
+        let first = first.unwrap_or_else(|| Problem::new(Code::Internal, "refused without a reason"));
+        Self { problems, ..Self::new(StatusCode::BAD_REQUEST, first) }
     }
 }
 
 impl From<NotLeading> for Refusal {
     fn from(not_leading: NotLeading) -> Self {
         let problem = Problem::new(Code::NoCoordinator, not_leading.to_string());
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, problem, leader: not_leading.leader }
+        Self { leader: not_leading.leader, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, problem) }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut body = self.problem.to_rest();
+        if !self.problems.is_empty() {
+            body["problems"] = self.problems.iter().map(Problem::to_rest).collect();
+        }
         if let Some(leader) = self.leader {
             body["leader"] = json!(&*leader);
         }
@@ -191,138 +232,6 @@ async fn metrics(Shared(desk): Shared<Desk>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, content)], page).into_response())
 }
 
-async fn jobs(Shared(desk): Shared<Desk>) -> Answer {
-    let jobs = read(&desk, report::summaries).await?;
-    Ok(Json(json!({ "jobs": jobs })))
-}
-
-async fn job(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Answer {
-    let id = parse(&id)?;
-    let status = read(&desk, move |state, now| report::status(state, id, now)).await?;
-    status.map(|status| Json(json!(status))).ok_or_else(|| unknown(id))
-}
-
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    offset: u32,
-    limit: Option<u32>,
-}
-
-async fn tasks(
-    Shared(desk): Shared<Desk>,
-    Path(id): Path<String>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Answer {
-    let Query(page) = page.map_err(malformed)?;
-    let id = parse(&id)?;
-    let limit = page.limit.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
-    let reply = read(&desk, move |state, now| {
-        report::tasks(
-            state,
-            id,
-            &TaskFilter { offset: page.offset as usize, limit: limit as usize, ..TaskFilter::default() },
-            now,
-        )
-    })
-    .await?;
-    reply.map(|reply| Json(json!({ "tasks": reply.tasks, "total": reply.total }))).ok_or_else(|| unknown(id))
-}
-
-async fn job_report(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Answer {
-    let id = parse(&id)?;
-    match read(&desk, move |state, _| report::of(state, id)).await? {
-        Some(Some(report)) => Ok(Json(json!(report))),
-        Some(None) => Err(Refusal::new(StatusCode::CONFLICT, report::not_ended(id))),
-        None => Err(unknown(id)),
-    }
-}
-
-async fn workers(Shared(desk): Shared<Desk>) -> Answer {
-    let workers = read(&desk, report::workers).await?;
-    Ok(Json(json!({ "workers": workers })))
-}
-
-#[derive(Deserialize)]
-struct Patience {
-    /// 0: the usual time.
-    #[serde(default)]
-    wait_ms: u64,
-}
-
-/// Checks the script in the body, from here and from every worker.
-async fn check(
-    Shared(views): Shared<Views>,
-    patience: Result<Query<Patience>, QueryRejection>,
-    headers: HeaderMap,
-    script: String,
-) -> Answer {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.starts_with("application/json") {
-        let problem = Problem::new(Code::InvalidSettings, "the script does not come as JSON");
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem.hint(SEND_JSON)));
-    }
-    let Query(Patience { wait_ms }) = patience.map_err(malformed)?;
-    let (wait, handle) = (Duration::from_millis(wait_ms), views.desk.handle()?);
-    let datasources = views.datasources.now();
-    let checked = Box::pin(views.checks.run(&script, wait, &handle, &datasources)).await;
-    checked.map(|reply| Json(json!(reply))).map_err(|why| match why {
-        NotChecked::Refused(problem) => Refusal::new(StatusCode::BAD_REQUEST, problem),
-        NotChecked::Stopped => views.desk.not_leading().into(),
-    })
-}
-
-/// A job to be run.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Submission {
-    /// The job file: its text, or the object itself.
-    script: Value,
-    #[serde(default)]
-    name: String,
-    /// Whoever makes one can submit the job again without running it twice.
-    job_id: Option<String>,
-}
-
-async fn submit(Shared(views): Shared<Views>, submission: Result<Json<Submission>, JsonRejection>) -> Answer {
-    let Json(Submission { script, name, job_id }) = submission.map_err(unreadable)?;
-    let script = script.as_str().map_or_else(|| script.to_string(), str::to_owned);
-    let job_id = match job_id {
-        Some(given) => given,
-        None => {
-            let unix = read(&views.desk, |_, now| now.unix).await?;
-            JobId::from_parts(unix.0, fastrand::u128(..)).to_string()
-        }
-    };
-    let request = pb::SubmitRequest { script, name, job_id };
-    let reply = views.services.submit(Request::new(request)).await?;
-    Ok(Json(json!(reply.into_inner().job)))
-}
-
-/// Nothing needs to be said about the step, but it must be said in JSON.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-async fn steer(
-    Shared(views): Shared<Views>,
-    Path((job_id, step)): Path<(String, String)>,
-    nothing: Result<Json<Nothing>, JsonRejection>,
-) -> Answer {
-    let Json(Nothing {}) = nothing.map_err(unreadable)?;
-    let services = &views.services;
-    let reply = match step.as_str() {
-        "cancel" => services.cancel_job(Request::new(pb::CancelJobRequest { job_id })).await,
-        "pause" => services.pause_job(Request::new(pb::PauseJobRequest { job_id })).await,
-        "resume" => services.resume_job(Request::new(pb::ResumeJobRequest { job_id })).await,
-        _ => {
-            let problem = Problem::new(Code::InvalidSettings, format!("a job cannot {step}"));
-            return Err(Refusal::new(StatusCode::NOT_FOUND, problem.hint("cancel, pause or resume")));
-        }
-    };
-    Ok(Json(json!(reply?.into_inner())))
-}
-
 /// What the admin service has refused.
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
@@ -340,21 +249,43 @@ impl From<Status> for Refusal {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "given to `map_err`")]
-fn unreadable(rejection: JsonRejection) -> Refusal {
-    let problem = Problem::new(Code::InvalidSettings, rejection.body_text());
-    Refusal::new(rejection.status(), problem.hint(SEND_JSON))
+/// What a request says in its body.
+struct Sent<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        Json::from_request(request, state).await.map(|Json(said)| Self(said)).map_err(|rejection| {
+            let problem = Problem::new(Code::InvalidSettings, rejection.body_text());
+            Refusal::new(rejection.status(), problem.hint(SEND_JSON))
+        })
+    }
 }
+
+/// What a request says behind the `?` of its address.
+struct Wanted<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Wanted<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let wanted = Query::from_request_parts(parts, state).await;
+        wanted.map(|Query(wanted)| Self(wanted)).map_err(|rejection| {
+            Refusal::new(rejection.status(), Problem::new(Code::InvalidSettings, rejection.body_text()))
+        })
+    }
+}
+
+/// Nothing needs to be said about a step, but it must be said in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
 
 fn parse(text: &str) -> Result<JobId, Refusal> {
     text.parse().map_err(|error: starlift_common::ids::InvalidJobId| {
         Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::UnknownJob, error.to_string()))
     })
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "given to `map_err`")]
-fn malformed(rejection: QueryRejection) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::InvalidSettings, rejection.body_text()))
 }
 
 fn unknown(id: JobId) -> Refusal {

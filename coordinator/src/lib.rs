@@ -13,6 +13,7 @@ pub mod dives;
 mod driver;
 mod election;
 mod grpc;
+mod history;
 mod http;
 pub mod keys;
 mod leader;
@@ -59,10 +60,12 @@ use tracing::{error, info};
 pub use check::check_job;
 pub use config::{Config, EtcdAccess, EtcdLocation, InvalidState, StateLocation};
 pub use plan::Plan;
+pub use plan::document::{PlanDocument, PlannedTask};
 
 use check::Checks;
 use driver::Clock;
 use election::{Alone, Ballot};
+use history::Histories;
 use leader::{Desk, Leader, Office};
 use proxy::Proxy;
 use state::Rules;
@@ -138,13 +141,14 @@ pub async fn run(
         is_named.then(|| format!("{scheme}://{}", address(listener)))
     });
     let (role, desk) = Desk::new();
+    let clock = Clock::start();
     let (checks, datasources) = (Checks::default(), config.datasources.clone());
-    let proxy = Proxy::new(desk.clone(), config.dialer);
+    let (proxy, histories) = (Proxy::new(desk.clone(), config.dialer), Histories::default());
     let (keep_jobs, keep_for) = (config.keep_jobs, config.keep_for);
     let office = Office {
         rules: Rules { keep_jobs, keep_for, ..Rules::new(config.lease, config.attempts.max(1)) },
         datasources: config.datasources,
-        clock: Clock::start(),
+        clock,
         role,
         saves: Arc::clone(desk.saves()),
     };
@@ -177,15 +181,23 @@ pub async fn run(
             services: services.clone(),
             guard: guard.clone(),
             proxy: proxy.clone(),
+            histories: histories.clone(),
+            clock,
+            stop: stop.clone(),
+        };
+        let recording = async {
+            histories.record(&desk, &stop).await;
+            Ok(())
         };
         tokio::try_join!(
             serve_grpc(grpc, services, desk.clone(), guard, proxy, stop.clone()),
             http::serve(http, views, stop.clone()),
-            http::serve_metrics(metrics, desk, stop.clone()),
+            http::serve_metrics(metrics, desk.clone(), stop.clone()),
+            recording,
             serve_scaler(scaler, asked, stop.clone()),
         )
     };
-    let result = tokio::try_join!(leading, within_grace(serving, &stop));
+    let result = tokio::try_join!(leading, within_grace(Box::pin(serving), &stop));
     if let Err(failure) = &result {
         error!(error = %failure.problem(), "coordinator stops");
     }
@@ -383,7 +395,7 @@ mod tests {
         let metrics = get(http_address, "/metrics").await;
         assert!(metrics.contains("starlift_coordinator_queue_depth 0"), "{metrics}");
         assert!(metrics.contains("starlift_coordinator_leader 1"), "{metrics}");
-        assert!(get(http_address, "/api/v1/jobs").await.ends_with("{\"jobs\":[]}"));
+        assert!(get(http_address, "/api/v1/jobs").await.ends_with("{\"jobs\":[],\"states\":{},\"total\":0}"));
         let missing = get(http_address, &format!("/api/v1/jobs/{}", JobId::from_parts(1, 1))).await;
         assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("UNKNOWN_JOB"), "{missing}");
         assert!(get(http_address, "/api/v1/jobs/x/tasks?limit=many").await.contains("\"message\""));

@@ -13,6 +13,7 @@ use starlift_common::task::TaskPlan;
 use crate::columns::{Column, Kind, find, select_text};
 use crate::ranges::{self, Cut, KeyFacts, Size};
 
+pub mod document;
 mod pairs;
 pub mod server;
 

@@ -19,6 +19,7 @@ mod compression;
 mod expression;
 mod keys;
 mod lengths;
+pub(crate) mod listing;
 mod source;
 mod target;
 

@@ -540,6 +540,11 @@ fn counts(counts: Counts) -> pb::TaskCounts {
     }
 }
 
+/// What a job has done, and seconds since it was submitted.
+pub fn so_far(state: &State, id: JobId, job: &Job, now: UnixMillis) -> (pb::Progress, f64) {
+    (progress(state, id, job, now), seconds(elapsed(job, now)))
+}
+
 /// Sums of the finished tasks, and of the running ones as last heard: a job never has many of those.
 fn progress(state: &State, id: JobId, job: &Job, now: UnixMillis) -> pb::Progress {
     let mut totals = job.totals();

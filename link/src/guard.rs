@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{Either, Ready, ready};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use rustls::ServerConfig;
 use starlift_common::problem::{Code, Problem};
 use tonic::Status;
@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 use tracing::warn;
 
 use crate::listen::{Peer, Tls};
+use crate::session;
 use crate::tls::{ClientCerts, TlsFiles};
 use crate::tokens::{self, Refusal, Role, Tokens};
 
@@ -72,7 +73,7 @@ impl Guard {
         self.is_encrypted() && self.has_tokens()
     }
 
-    fn has_tokens(&self) -> bool {
+    pub fn has_tokens(&self) -> bool {
         self.force.read().unwrap_or_else(PoisonError::into_inner).tokens.is_some()
     }
 
@@ -109,9 +110,10 @@ impl Guard {
         Arc::new(move || force.read().unwrap_or_else(PoisonError::into_inner).http.clone())
     }
 
-    fn admit(&self, authorization: Option<&[u8]>, needed: Role) -> Result<(), Refusal> {
+    /// As whom a caller with this token may do what `needed` stands for. Where there are no tokens everybody is a user.
+    pub fn admit(&self, token: Option<&[u8]>, needed: Role) -> Result<Role, Refusal> {
         let tokens = self.force.read().unwrap_or_else(PoisonError::into_inner).tokens.clone();
-        tokens.map_or(Ok(()), |tokens| tokens.admit(authorization, needed))
+        tokens.map_or(Ok(Role::User), |tokens| tokens.admit(token, needed))
     }
 }
 
@@ -191,10 +193,17 @@ pub async fn check_http(
     if peer.address.ip().is_loopback() && !guard.has_tokens() && !host.is_none_or(is_of_this_host) {
         return Refusal::ForeignName.into_response();
     }
-    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    match guard.admit(authorization, needed) {
-        Ok(()) => next.run(request).await,
+    match guard.admit(token_of(headers).as_deref(), needed) {
+        Ok(_) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The token that a request over HTTP shows: of a script in `authorization`, of a browser in the cookie of its session.
+pub fn token_of(headers: &HeaderMap) -> Option<Vec<u8>> {
+    match headers.get(header::AUTHORIZATION) {
+        Some(authorization) => tokens::bearer(authorization.as_bytes()).map(<[u8]>::to_vec),
+        None => session::token(headers),
     }
 }
 
@@ -244,7 +253,8 @@ where
             None => Ok(()),
             Some(needed) => {
                 let authorization = request.headers().get(header::AUTHORIZATION);
-                self.door.guard.admit(authorization.map(|value| value.as_bytes()), needed)
+                let token = authorization.and_then(|value| tokens::bearer(value.as_bytes()));
+                self.door.guard.admit(token, needed).map(|_| ())
             }
         };
         match admitted {

@@ -4,6 +4,7 @@
 pub mod dial;
 pub mod guard;
 pub mod listen;
+pub mod session;
 pub mod tls;
 pub mod tokens;
 

@@ -76,25 +76,23 @@ impl Tokens {
         Ok(Self { known: known.collect(), key })
     }
 
-    /// Whether the `authorization` header of a call opens what `needed` stands for.
-    pub fn admit(&self, authorization: Option<&[u8]>, needed: Role) -> Result<(), Refusal> {
-        let token = authorization.and_then(bearer).ok_or(Refusal::NoToken)?;
+    /// As whom a call with this token may do what `needed` stands for: with the most that the token is good for.
+    pub fn admit(&self, token: Option<&[u8]>, needed: Role) -> Result<Role, Refusal> {
+        let token = token.ok_or(Refusal::NoToken)?;
         // Every known token is compared, so that the time tells nothing.
         let matching = |(role, tag): &(Role, hmac::Tag)| {
             hmac::verify(&self.key, token, tag.as_ref()).is_ok().then_some(*role)
         };
         let roles: Vec<Role> =
             self.known.iter().map(matching).collect::<Vec<_>>().into_iter().flatten().collect();
-        match roles.first() {
-            None => Err(Refusal::UnknownToken),
-            Some(_) if roles.iter().any(|role| role.covers(needed)) => Ok(()),
-            Some(has) => Err(Refusal::WrongRole { has: *has, needed }),
-        }
+        let has = *roles.first().ok_or(Refusal::UnknownToken)?;
+        let good = roles.into_iter().filter(|role| role.covers(needed));
+        good.max_by_key(|role| role.covers(Role::User)).ok_or(Refusal::WrongRole { has, needed })
     }
 }
 
-/// The token of `Bearer TOKEN`.
-fn bearer(header: &[u8]) -> Option<&[u8]> {
+/// The token of an `authorization` header: `Bearer TOKEN`.
+pub fn bearer(header: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = header.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
@@ -157,7 +155,7 @@ mod tests {
 
     fn admit(header: Option<&str>, needed: Role) -> Result<(), Refusal> {
         let tokens = Tokens::new(&parse(FILE).expect("a good file")).expect("random numbers");
-        tokens.admit(header.map(str::as_bytes), needed)
+        tokens.admit(header.and_then(|header| bearer(header.as_bytes())), needed).map(|_| ())
     }
 
     #[test]
@@ -174,6 +172,13 @@ mod tests {
         }
         let refused = admit(Some("Bearer rrrrrrrrrrrrrrrr"), Role::User).unwrap_err();
         assert_eq!(refused.to_string(), "this needs a user token, not a read token");
+    }
+
+    #[test]
+    fn a_token_of_several_roles_counts_as_the_one_that_may_most() {
+        let lines = parse("read bbbbbbbbbbbbbbbb\nuser bbbbbbbbbbbbbbbb\n").expect("a good file");
+        let tokens = Tokens::new(&lines).expect("random numbers");
+        assert_eq!(tokens.admit(Some(b"bbbbbbbbbbbbbbbb"), Role::Read), Ok(Role::User));
     }
 
     #[test]

@@ -36,7 +36,13 @@ const AT_ONCE: usize = 32;
 pub async fn addresses(scope: &Scope, datasources: &Datasources) -> (Findings, Backends) {
     let sources =
         futures_util::future::join_all(scope.sources.iter().map(|source| sources(source, datasources)));
-    let (sources, (target, backends)) = tokio::join!(sources, target(scope, datasources));
+    let target = async {
+        match &scope.target {
+            Some(named) => target(named, scope.backends.as_ref(), datasources).await,
+            None => Default::default(),
+        }
+    };
+    let (sources, (target, backends)) = tokio::join!(sources, target);
     let mut findings = Findings { list: sources.into_iter().flatten().collect(), notes: Vec::new() };
     findings.list.extend(target.list);
     findings.notes.extend(target.notes);
@@ -50,22 +56,25 @@ async fn sources(scope: &SourceScope, datasources: &Datasources) -> Vec<Finding>
     }
 }
 
-async fn target(scope: &Scope, datasources: &Datasources) -> (Findings, Backends) {
-    let TargetScope { datasource, .. } = &scope.target;
-    let datasource = match datasources.find(datasource, "") {
+async fn target(
+    scope: &TargetScope,
+    backends: Option<&Backends>,
+    datasources: &Datasources,
+) -> (Findings, Backends) {
+    let datasource = match datasources.find(&scope.datasource, "") {
         Ok(datasource) => datasource,
         Err(problem) => {
-            let list = vec![unknown(Part::Target, datasource, problem)];
+            let list = vec![unknown(Part::Target, &scope.datasource, problem)];
             return (Findings { list, notes: Vec::new() }, Backends::default());
         }
     };
-    let wants_list = scope.backends.is_none();
+    let wants_list = backends.is_none();
     let ((mut list, listed), (frontends, met)) = tokio::join!(
-        query::target(&scope.target, datasource, wants_list),
-        load::frontends(&scope.target, datasource, wants_list)
+        query::target(scope, datasource, wants_list),
+        load::frontends(scope, datasource, wants_list)
     );
     list.extend(frontends);
-    let known = scope.backends.clone().or(listed).unwrap_or_default();
+    let known = backends.cloned().or(listed).unwrap_or_default();
     let backends = load::joined(known, &met);
     list.extend(load::backends(&backends, datasource).await);
     let mut notes = Vec::new();

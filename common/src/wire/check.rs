@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use starlift_proto as pb;
 
-use super::{WireError, bad, optional, required};
+use super::{WireError, bad, optional};
 use crate::check::{
     Backend, Backends, Finding, Findings, Outcome, Part, Scope, SourceScope, TargetScope, Trial,
 };
@@ -12,12 +12,11 @@ use crate::job::SourceKind;
 
 /// A check order as it goes out to workers.
 pub fn check_order(check_id: &str, scope: &Scope, trial: Option<&Trial>) -> pb::CheckOrder {
-    let target = &scope.target;
     let backends = scope.backends.clone().unwrap_or_default();
     pb::CheckOrder {
         check_id: check_id.to_owned(),
         sources: scope.sources.iter().map(source_to_wire).collect(),
-        target: Some(pb::CheckTarget {
+        target: scope.target.as_ref().map(|target| pb::CheckTarget {
             datasource: target.datasource.clone(),
             database: target.database.clone().unwrap_or_default(),
             table: target.table.clone(),
@@ -39,19 +38,18 @@ pub fn check_order(check_id: &str, scope: &Scope, trial: Option<&Trial>) -> pb::
 
 /// What a worker is asked to try.
 pub fn check_scope(order: pb::CheckOrder) -> Result<(Scope, Option<Trial>), WireError> {
-    let target = required("check.target", order.target)?;
     let nodes: Vec<Backend> =
         order.backends.into_iter().map(|node| Backend { address: node.address, alive: node.alive }).collect();
     let scope = Scope {
         sources: order.sources.into_iter().map(source_of_wire).collect::<Result<_, _>>()?,
-        target: TargetScope {
+        target: order.target.map(|target| TargetScope {
             datasource: target.datasource,
             database: optional(&target.database),
             table: target.table,
             load_urls: target.load_urls,
             warehouse: optional(&target.warehouse),
             label_prefix: target.label_prefix,
-        },
+        }),
         backends: (!nodes.is_empty()).then_some(Backends { nodes, complete: order.backends_complete }),
         patience: Duration::from_millis(order.patience_ms.into()),
     };
@@ -151,14 +149,14 @@ mod tests {
                 database: None,
                 tables: vec!["a".into(), "b".into()],
             }],
-            target: TargetScope {
+            target: Some(TargetScope {
                 datasource: "warehouse".into(),
                 database: Some("dw".into()),
                 table: "t".into(),
                 load_urls: vec!["http://fe:8030".into()],
                 warehouse: None,
                 label_prefix: "sl".into(),
-            },
+            }),
             backends: Some(Backends {
                 nodes: vec![Backend { address: "be:8040".into(), alive: true }],
                 complete: true,

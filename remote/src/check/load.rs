@@ -92,8 +92,9 @@ async fn redirects(
     if client.speaks_http(frontend).await.is_err() {
         return Err((Outcome::Failed, not_http(found, reach::greets_as_mysql(host, port).await)));
     }
-    let Some(database) = scope.database.as_deref().or(datasource.database.as_deref()) else {
-        return Ok(()); // told of the query port
+    let database = scope.database.as_deref().or(datasource.database.as_deref());
+    let Some(database) = database.filter(|_| !scope.table.is_empty()) else {
+        return Ok(()); // a missing database is told of the query port
     };
     let mut headers = HeaderMap::new();
     if let Some(Ok(warehouse)) = scope.warehouse.as_deref().map(HeaderValue::from_str) {

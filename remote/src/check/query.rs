@@ -40,11 +40,11 @@ pub(super) async fn target(
     datasource: &Datasource,
     wanted: bool,
 ) -> (Vec<Finding>, Option<Backends>) {
-    let tables = [scope.table.clone()];
+    let tables: &[String] = if scope.table.is_empty() { &[] } else { std::slice::from_ref(&scope.table) };
     let need = Need {
         part: Part::Target,
         database: scope.database.as_deref().or(datasource.database.as_deref()),
-        tables: &tables,
+        tables,
         right: Right::Insert,
     };
     let hosts = datasource.hosts.iter().map(|host| look(&need, datasource, host, wanted));
@@ -77,7 +77,7 @@ async fn look(
             finding.told = version(&mut conn, datasource.kind).await;
             if let Err(problem) = see_tables(need, datasource, &mut conn).await {
                 (finding.outcome, finding.problem) = (outcome_of(&problem), Some(problem));
-            } else if need.right == Right::Select {
+            } else if need.right == Right::Select && !need.tables.is_empty() {
                 finding.told.push_str(", may SELECT");
             }
             if lists {
@@ -143,6 +143,9 @@ async fn version(conn: &mut Conn, kind: DatasourceKind) -> String {
 
 /// Whether the tables are there and may be read; reads no row. Of a target only the former matters.
 async fn see_tables(need: &Need<'_>, datasource: &Datasource, conn: &mut Conn) -> Result<(), Problem> {
+    if need.tables.is_empty() {
+        return Ok(());
+    }
     let Some(database) = need.database else {
         return Err(Problem::new(
             Code::InvalidSettings,

@@ -1,0 +1,57 @@
+//! Signing in and out, for browsers; scripts send their token with every request.
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use starlift_common::problem::{Code, Problem};
+use starlift_link::guard::token_of;
+use starlift_link::session::cookie;
+use starlift_link::tokens::{Refusal as Unwanted, Role};
+
+use super::{Refusal, Sent, Views};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Login {
+    token: String,
+}
+
+/// Who the caller is, as whom it was let in.
+pub(super) async fn show(Shared(views): Shared<Views>, headers: HeaderMap) -> Result<Json<Value>, Unwanted> {
+    Ok(Json(document(&views, views.guard.admit(token_of(&headers).as_deref(), Role::Read)?)))
+}
+
+pub(super) async fn begin(
+    Shared(views): Shared<Views>,
+    Sent(Login { token }): Sent<Login>,
+) -> Result<Response, Unwanted> {
+    let token = token.trim();
+    let role = views.guard.admit(Some(token.as_bytes()), Role::Read)?;
+    Ok(with_cookie(&views, Some(token), Json(document(&views, role)).into_response()))
+}
+
+pub(super) async fn end(Shared(views): Shared<Views>) -> Response {
+    with_cookie(&views, None, StatusCode::NO_CONTENT.into_response())
+}
+
+fn document(views: &Views, role: Role) -> Value {
+    let (login, version) = (views.guard.has_tokens(), env!("CARGO_PKG_VERSION"));
+    json!({ "role": role.as_str(), "login": login, "version": version })
+}
+
+fn with_cookie(views: &Views, token: Option<&str>, mut response: Response) -> Response {
+    match cookie(token, views.guard.is_encrypted()) {
+        Ok(cookie) => {
+            response.headers_mut().insert(header::SET_COOKIE, cookie);
+            response
+        }
+        // Encoded, every token is one that a header holds.
+        Err(error) => {
+            let problem = Problem::new(Code::Internal, error.to_string());
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, problem).into_response()
+        }
+    }
+}
