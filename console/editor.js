@@ -79,7 +79,8 @@ export function createEditor({ id, label, describedBy, onInput }) {
       rows.append("\n");
       const begin = here.filter((fault) => fault.first === i);
       numbers.append(h("div", { class: begin.length > 0 ? "faulty" : null },
-        begin.map(({ pointer, message }) => h("span", { class: "fault-mark", dataset: { pointer }, title: message }, "✕")),
+        begin.map(({ pointer, message }) =>
+          h("span", { class: "fault-mark", dataset: { pointer }, title: message }, "✕")),
         i + 1));
     }
     replace(backdrop, rows);

@@ -39,9 +39,8 @@ const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 /**
  * `onChange(model)` hears every change, `onFits(n)` how many columns cannot go as they are, `openCode()` shows the code
- * tab. Returns `element`, `show(reading)` for what
- * `fromScript` gave, `mark(faults)` for the faults of the script, `focus(pointer)` which tells whether a field shows it,
- * and `close()`.
+ * tab. Returns `element`; `show(reading)` for what `fromScript` gave; `mark(faults)` for the faults of the script;
+ * `focus(pointer)`, true if a field shows that place; and `close()`.
  */
 export function createForm({ onChange, onFits, openCode }) {
   let model = null;
@@ -50,6 +49,8 @@ export function createForm({ onChange, onFits, openCode }) {
   let closed = false;
   // Whether choosing another table maps the columns anew: only where the reader has not mapped anything by hand.
   let mapsItself = false;
+  // Whether the key that cuts the table was chosen, by the script or the reader, rather than suggested.
+  let keyChosen = false;
   const shows = [];
   const fields = new Map();
 
@@ -72,7 +73,8 @@ export function createForm({ onChange, onFits, openCode }) {
     control.setAttribute("aria-describedby", `${help ? help.id : ""} ${faults.id}`.trim());
     fields.set(field, { control, faults });
     return h("div", { class: `field ${className}` },
-      h("label", { for: control.id }, label, key && [" ", h("span", { class: "key mono" }, key)]), control, help, faults);
+      h("label", { for: control.id }, label, key && [" ", h("span", { class: "key mono" }, key)]),
+      control, help, faults);
   }
 
   function textInput(id, field, props) {
@@ -188,7 +190,7 @@ export function createForm({ onChange, onFits, openCode }) {
       names = new Set(list.map((row) => row.name));
       replace(databases, (one.value?.databases ?? []).map((value) => h("option", { value })));
       replace(tables, list.map((row) => h("option", { value: row.name })));
-      // A data source or database that is unknown makes all of them 404; only the table being so means that it is missing.
+      // An unknown data source or database makes the list of tables fail too; then nothing is known about the table.
       place.missing = three.reason?.status === 404 && two.status === "fulfilled";
       if (three.status === "fulfilled") place.known = three.value;
       const failure = [one, two, three].find((answer) => answer.status === "rejected");
@@ -290,7 +292,8 @@ export function createForm({ onChange, onFits, openCode }) {
     set("columns", mapByName(source.known.columns, targetColumns()));
     showMapping();
   } } }, "Map by name");
-  const addColumn = h("button", { type: "button", class: "small", on: { click: () => addRow("", "") } }, "Add a column");
+  const addColumn = h("button", { type: "button", class: "small", on: { click: () => addRow("", "") } },
+    "Add a column");
   const mappingTable = h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Columns of the job" },
     h("table", { id: "mapping" },
       h("caption", { class: "sr-only" }, "Source columns, the target columns they go into, and how they fit"),
@@ -301,7 +304,8 @@ export function createForm({ onChange, onFits, openCode }) {
       mappingBody));
   const mapping = h("div", { class: "stack" },
     h("div", { class: "row between" }, mappingSummary,
-      h("div", { class: "row" }, onlyProblems, h("label", { for: "only-problems" }, "Only problems"), byName, addColumn)),
+      h("div", { class: "row" },
+        onlyProblems, h("label", { for: "only-problems" }, "Only problems"), byName, addColumn)),
     mappingTable, sourceNames, leftOut);
   const mappingNote = h("p", { class: "muted" });
   const columnFaults = h("div", { class: "field-faults error" });
@@ -335,8 +339,9 @@ export function createForm({ onChange, onFits, openCode }) {
 
   function chooseKey() {
     source.chosen = false;
-    const present = columnNamed(model.splitPk, sourceColumns());
-    if (!present && model.splitPk !== (source.known.split_pk ?? "")) set("splitPk", source.known.split_pk ?? "");
+    if (keyChosen && columnNamed(model.splitPk, sourceColumns())) return;
+    const suggested = source.known.split_pk ?? "";
+    if (model.splitPk !== suggested) set("splitPk", suggested);
   }
 
   function addRow(from, to) {
@@ -353,7 +358,7 @@ export function createForm({ onChange, onFits, openCode }) {
     mappingNote.hidden = !mapping.hidden;
     mappingNote.textContent = ready
       ? "Choose the source and the target table; their columns are then mapped by name."
-      : `The statement of the script chooses its columns; they fill ${plural(model.columns.length, "target column")} by position.`;
+      : `The script's own statement chooses what fills ${plural(model.columns.length, "target column")}, by position.`;
     rows = [];
     if (mapping.hidden) return onFits(0);
     byName.disabled = sourceColumns().length === 0 || targetColumns().length === 0;
@@ -381,7 +386,8 @@ export function createForm({ onChange, onFits, openCode }) {
         showMapping();
         (mappingBody.rows[Math.min(index, model.columns.length - 1)]?.querySelector("input") ?? addColumn).focus();
       } } }, "✕");
-    const element = h("tr", null, h("td", null, from), types[0], h("td", null, to), types[1], fit, h("td", null, remove));
+    const element = h("tr", null,
+      h("td", null, from), types[0], h("td", null, to), types[1], fit, h("td", null, remove));
 
     function edit(side, value) {
       set("columns", model.columns.with(index, { ...model.columns[index], [side]: value }));
@@ -431,7 +437,8 @@ export function createForm({ onChange, onFits, openCode }) {
     }
     const words = Object.keys(FITS).filter((fit) => tally[fit] && !["waiting", "open"].includes(fit))
       .map((fit) => `${count(tally[fit])} ${FITS[fit].replace(/^\S /, "")}`);
-    replace(mappingSummary, h("strong", null, plural(rows.length, "column")), words.length > 0 && `: ${words.join(", ")}`);
+    replace(mappingSummary,
+      h("strong", null, plural(rows.length, "column")), words.length > 0 && `: ${words.join(", ")}`);
     onFits(BAD_FITS.reduce((sum, fit) => sum + (tally[fit] ?? 0), 0));
     filterRows();
     showLeftOut();
@@ -447,7 +454,9 @@ export function createForm({ onChange, onFits, openCode }) {
     if (!column.source.trim() || !column.target) {
       return { ...known, fit: "missing", why: column.target ? "Nothing goes into it yet." : "It goes nowhere yet." };
     }
-    if (targetColumns().length > 0 && !to) return { ...known, fit: "unknown", why: "The target table has no such column." };
+    if (targetColumns().length > 0 && !to) {
+      return { ...known, fit: "unknown", why: "The target table has no such column." };
+    }
     if (!from) return { ...known, ...judgeExpression(column.source) };
     if (!to) return { ...known, fit: "open" };
     if (!target.known) return { ...known, fit: "created", why: "" };
@@ -457,13 +466,13 @@ export function createForm({ onChange, onFits, openCode }) {
       unknown.set(key, { source_type: from.type, target_type: to.type });
       return { ...known, fit: "waiting" };
     }
-    const needsWord = fit.fit === "checked" || fit.fit === "refused";
-    return { ...known, fit: fit.fit, why: needsWord ? fit.why : "", remedy: fit.remedy && remedyFor(fit.remedy, from.name) };
+    const why = PROBLEM_FITS.has(fit.fit) ? fit.why : "";
+    return { ...known, fit: fit.fit, why, remedy: fit.remedy && remedyFor(fit.remedy, from.name) };
   }
 
   function judgeExpression(text) {
     if (sourceColumns().length === 0) return { fit: "open" };
-    const isName = /^(`[^`]+`|[\p{L}_][\p{L}\p{N}_$]*)$/u.test(text.trim()) && !/^(null|true|false)$/i.test(text.trim());
+    const isName = /^(?!(null|true|false)$)(`[^`]+`|[\p{L}_][\p{L}\p{N}_$]*)$/iu.test(text.trim());
     return isName
       ? { fit: "unknown", why: "The source table has no such column." }
       : { fit: "expression", why: "Its type is found by the plan." };
@@ -510,7 +519,8 @@ export function createForm({ onChange, onFits, openCode }) {
       h("div", { class: "row" }, columns.slice(0, NAMES_SHOWN).map((column) =>
         h("button", { type: "button", class: "small mono", "aria-label": `Add ${column.name}`,
           on: { click: () => add(column.name) } }, `+ ${column.name}`)),
-      columns.length > NAMES_SHOWN && h("span", { class: "muted" }, `and ${count(columns.length - NAMES_SHOWN)} more`)));
+      columns.length > NAMES_SHOWN &&
+        h("span", { class: "muted" }, `and ${count(columns.length - NAMES_SHOWN)} more`)));
   }
 
   // ---- Rows ----
@@ -518,7 +528,10 @@ export function createForm({ onChange, onFits, openCode }) {
   const where = h("textarea", { id: "where", class: "mono", rows: 2, spellcheck: "false",
     on: { input: () => set("where", where.value) } });
   shows.push(() => { where.value = model.where; });
-  const splitPk = h("select", { id: "split-pk", on: { change: () => set("splitPk", splitPk.value) } });
+  const splitPk = h("select", { id: "split-pk", on: { change: () => {
+    keyChosen = true;
+    set("splitPk", splitPk.value);
+  } } });
   function showKeys() {
     const suggested = source.known?.split_pk;
     const keys = sourceColumns().filter((column) => canSplit(column.type)).map((column) => [column.name,
@@ -655,14 +668,14 @@ export function createForm({ onChange, onFits, openCode }) {
     step(2, "Target", target.element, create, loadUrlNote),
     step(3, "Columns", columnFaults, mappingNote, mapping),
     step(4, "Rows", h("div", { class: "fields" },
-      fieldOf("where", "Only rows where", where, { key: "where", className: "wide",
-        hint: "One condition in the source's SQL, all rows without it. Parameters as '${bizdate}', with their quotes." }),
+      fieldOf("where", "Only rows where", where, { className: "wide",
+        hint: "One condition in the source's SQL; without it all rows. A parameter needs its quotes: '${bizdate}'." }),
       fieldOf("splitPk", "Cut the table by", splitPk, { key: "splitPk", className: "wide",
         hint: "Its ranges become tasks that run side by side; rows with NULL have a task of their own." }))),
     step(5, "Load",
       h("div", { class: "fields" },
-        fieldOf("format", "Format", format, { key: "format" }),
-        fieldOf("strategyOnError", "When a load is refused", strategy, { key: "strategyOnError" }),
+        fieldOf("format", "Format", format),
+        fieldOf("strategyOnError", "On a refused load", strategy, { key: "strategyOnError" }),
         h("div", { class: "stack" }, fieldOf("badRows", "Bad rows allowed", badKind, { key: "errorLimit" }), badValue)),
       statements("preSql", "Before the transfer",
         "Run once and in order, after all checks and before the first row is read; @table is the target table."),
@@ -692,7 +705,8 @@ export function createForm({ onChange, onFits, openCode }) {
       several: `The source has several places: ${reading.model.sourcePlaces.join("; ")}.`,
     }[reading.model.sourceLocked];
     if (!locked && reading.kept.length === 0) return null;
-    return h("div", { class: "note stack", id: "kept" }, locked && h("p", { class: "break" }, `${locked} It is changed in the code.`),
+    return h("div", { class: "note stack", id: "kept" },
+      locked && h("p", { class: "break" }, `${locked} It is changed in the code.`),
       reading.kept.length > 0 && h("p", null, "No field shows these parts; they stay as they are: ",
         reading.kept.slice(0, NAMES_SHOWN).map((pointer, index) => [index > 0 && ", ", h("code", null, pointer)]),
         reading.kept.length > NAMES_SHOWN && ` and ${reading.kept.length - NAMES_SHOWN} more`, "."),
@@ -709,6 +723,7 @@ export function createForm({ onChange, onFits, openCode }) {
       if (closed) return;
       ({ model, places } = reading);
       mapsItself = false;
+      keyChosen = model.splitPk !== "";
       for (const show of shows) show();
     },
     mark(faults) {

@@ -14,8 +14,11 @@ const DRAFT = "starlift:draft";
 const VALIDATE_AFTER_MS = 300;
 const RETRY_MS = 5000;
 const TASKS_SHOWN = 50;
+const COLUMNS_OPEN = 12;
 const FAULTS_SHOWN = 200;
 const BUILT_IN = new Set(["bizdate", "cyctime", "gmtdate", "bizmonth"]);
+
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 export async function show(main, params) {
   replace(main, h("h1", null, "New job"));
@@ -74,6 +77,7 @@ function createPage(draft) {
   let planned = null;
   let timer = 0;
   let turn = 0;
+  let started = false;
   const busy = new Set();
 
   const form = createForm({
@@ -82,7 +86,7 @@ function createPage(draft) {
       changed();
     },
     onFits(bad) {
-      const words = bad > 0 ? `✕ ${count(bad)} column${bad === 1 ? "" : "s"} cannot go as mapped` : "";
+      const words = bad > 0 ? `✕ ${plural(bad, "column")} cannot go as mapped` : "";
       if (fitState.textContent !== words) fitState.textContent = words;
     },
     openCode: () => openTab("code"),
@@ -183,9 +187,11 @@ function createPage(draft) {
 
   function changed() {
     verdict = null;
-    saveDraft(draft);
     clearTimeout(timer);
-    timer = setTimeout(validate, VALIDATE_AFTER_MS);
+    timer = setTimeout(() => {
+      saveDraft(draft);
+      validate();
+    }, VALIDATE_AFTER_MS);
     showState();
   }
 
@@ -225,7 +231,8 @@ function createPage(draft) {
     else form.mark(begun ? found.problems : []);
     const many = found.problems.length - FAULTS_SHOWN;
     replace(faultBox,
-      found.error && h("div", { class: "note bad" }, h("p", null, "The script could not be validated."), problem(found.error)),
+      found.error && h("div", { class: "note bad" },
+        h("p", null, "The script could not be validated."), problem(found.error)),
       h("ul", { id: "faults", "aria-label": "Faults of the script" },
         begun && found.problems.slice(0, FAULTS_SHOWN).map((fault) => faultItem(fault))),
       many > 0 && h("p", { class: "muted" }, `and ${count(many)} more.`),
@@ -306,13 +313,13 @@ function createPage(draft) {
     if (verdict === null) return ["muted", "… validating"];
     if (verdict.error) return ["error", "✕ not validated"];
     if (!isBegun()) return ["muted", "Choose the source and the target table."];
-    if (!sound) return ["error", `✕ ${count(verdict.problems.length)} fault${verdict.problems.length === 1 ? "" : "s"}`];
+    if (!sound) return ["error", `✕ ${plural(verdict.problems.length, "fault")}`];
     return ["ok", "✓ no faults"];
   }
 
   // ---- Check, plan, start ----
 
-  const checkBox = h("section", { id: "check-result", class: "stack", "aria-label": "Result of the check", hidden: true });
+  const checkBox = h("section", { id: "check-result", class: "stack", "aria-label": "Check", hidden: true });
   const planBox = h("section", { id: "plan-result", class: "stack", "aria-label": "Plan", hidden: true });
   const startError = h("div", { id: "start-error", role: "alert" });
 
@@ -368,6 +375,7 @@ function createPage(draft) {
   async function runStart() {
     try {
       const { job_id: id } = await post("/jobs", { ...request(), name: jobName() });
+      started = true;
       sessionStorage.removeItem(DRAFT);
       location.hash = `#/jobs/${encodeURIComponent(id)}`;
     } catch (error) {
@@ -395,11 +403,11 @@ function createPage(draft) {
     h("section", { class: "new-side panel stack", "aria-label": "Name, parameters and actions" },
       h("div", { class: "field" }, h("label", { for: "job-name" }, "Name"), nameInput),
       parameterBox,
-      h("div", null, state, fitState), sideFaults,
+      h("div", null, state, fitState),
       h("div", { class: "row new-buttons" }, buttons.check, buttons.plan, buttons.start),
       h("p", { class: "hint" },
         "Plan first: it shows every task and its SQL, and changes nothing. Check tries all connections."),
-      startError,
+      startError, sideFaults,
       h("div", null, h("button", { type: "button", class: "small quiet", on: { click: startOver } }, "Discard draft"))),
     h("div", { class: "new-results stack" }, checkBox, planBox));
 
@@ -412,6 +420,7 @@ function createPage(draft) {
     close() {
       closed = true;
       clearTimeout(timer);
+      if (!started) saveDraft(draft);
       form.close();
       editor.close();
     },
@@ -438,12 +447,14 @@ function planResult(plan) {
       facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))),
     statementList("Before the transfer (preSql)", plan.pre_sql),
     statementList("After the transfer (postSql)", plan.post_sql),
-    h("details", { open: plan.columns.length <= 12 }, h("summary", null, `Columns as selected (${count(plan.columns.length)})`),
+    h("details", { open: plan.columns.length <= COLUMNS_OPEN },
+      h("summary", null, `Columns as selected (${count(plan.columns.length)})`),
       table({ caption: "Columns as selected", rows: plan.columns, columns: [
         { name: "Selected", class: "mono", of: (column) => column.source },
         { name: "→ Target column", class: "mono", of: (column) => column.target },
       ] })),
-    h("h3", null, plan.tasks.length > TASKS_SHOWN ? `The first ${TASKS_SHOWN} of ${count(plan.tasks.length)} tasks` : "Tasks"),
+    h("h3", null, "Tasks",
+      plan.tasks.length > TASKS_SHOWN && `: the first ${TASKS_SHOWN} of ${count(plan.tasks.length)}`),
     table({ caption: "Tasks of the plan", rows: plan.tasks.slice(0, TASKS_SHOWN), empty: "Nothing to read.", columns: [
       { name: "Task", class: "num", of: (task) => String(task.id) },
       { name: "Range", class: "mono range", of: (task) => task.range },
