@@ -73,9 +73,9 @@ function tellReach(error) {
 const RECONNECT_MS = 3000;
 
 /**
- * Listens to an event stream until the returned function is called. `handlers` by event name get parsed JSON; `onState`
- * hears "open" and "lost". The browser reconnects after a broken connection; after an error status it gives up, so we try
- * again ourselves.
+ * Listens to an event stream until the returned function is called. `handlers` by event name get parsed JSON;
+ * `onState` hears "open" and "lost". The browser reconnects after a broken connection; after an error status it gives
+ * up, so we try again ourselves.
  */
 export function events(path, handlers, onState) {
   let source = null;

@@ -1,6 +1,6 @@
 // The shell: finds the session, routes by the hash, and shows what holds for all pages (who is signed in, whether the
-// coordinator can be reached). A page is a module with `show(main, params)`: it fills `main` and returns what to call when
-// it is left. `params` are the query of the hash and, on the job page, `id`.
+// coordinator can be reached). A page is a module with `show(main, params)`: it fills `main` and returns what to call
+// when it is left. `params` are the query of the hash and, on the job page, `id`.
 
 import { get, remove, session } from "./api.js";
 import { h, problem, replace, toast } from "./dom.js";
@@ -15,7 +15,7 @@ const PAGES = {
 };
 const RETRY_MS = 3000;
 
-const main = document.getElementById("main");
+let main = document.getElementById("main");
 const banner = document.getElementById("banner");
 
 let leave = () => {};
@@ -35,9 +35,11 @@ function clear(page) {
   turn += 1;
   leave();
   leave = () => {};
-  main.replaceChildren();
-  main.dataset.page = page;
-  delete main.dataset.ready;
+  // Each page gets a `main` of its own: one that is still waiting for its data when it is left fills a node nobody
+  // sees.
+  const fresh = h("main", { id: "main", tabindex: -1, dataset: { page } });
+  main.replaceWith(fresh);
+  main = fresh;
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   return turn;
 }
@@ -75,16 +77,17 @@ function focusHeading() {
   window.scrollTo(0, 0);
 }
 
-// ---- Session ----------------------------------------------------------------------------------------------------------
+// ---- Session --------------------------------------------------------------------------------------------------------
 
-function showSession(document_) {
-  Object.assign(session, document_);
+function showSession(found) {
+  Object.assign(session, found);
   document.getElementById("nav").hidden = false;
   document.getElementById("sign-out").hidden = !session.login;
   const role = document.getElementById("role");
   role.textContent = session.role === "read" ? "Read only" : session.login ? "User" : "No login";
   role.title = session.role === "read" ? "Your token may only look."
-    : session.login ? "Your token may look and act." : "This coordinator was started without tokens: everybody may act.";
+    : session.login ? "Your token may look and act."
+      : "This coordinator was started without tokens: everybody may act.";
 }
 
 function login() {
@@ -131,7 +134,8 @@ window.addEventListener("starlift:login", () => {
 });
 window.addEventListener("starlift:reach", ({ detail: error }) => {
   banner.hidden = error === null;
-  const text = error === null ? "" : error.status === 503 ? `No leader: ${error.message}` : `${error.message} Trying again.`;
+  const text = error === null ? ""
+    : error.status === 503 ? `No leader: ${error.message}` : `${error.message} Trying again.`;
   // An alert is read out whenever it changes, so it changes only when there is news.
   if (banner.textContent !== text) banner.textContent = text;
 });

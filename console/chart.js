@@ -1,5 +1,6 @@
 // The throughput chart: rows/s and MB/s over the job's time, read and loaded, drawn as SVG. The server's samples are
-// cumulative counts at uneven moments; rates are differences between evenly spaced moments, so nothing is lost by thinning.
+// cumulative counts at uneven moments; rates are differences between evenly spaced moments, so nothing is lost by
+// thinning.
 
 import { count, duration, h, replace, svg, table } from "./dom.js";
 
@@ -20,7 +21,7 @@ const SAMPLES_MAX = 1200;
 const POINTS_MAX = 80;
 const TABLE_ROWS = 12;
 
-// ---- Numbers: pure ----------------------------------------------------------------------------------------------------
+// ---- Numbers: pure --------------------------------------------------------------------------------------------------
 
 /** The cumulative count `field` at a moment, on a straight line between the samples around it. */
 function at(samples, field, seconds) {
@@ -65,7 +66,9 @@ function ticks(max, wanted) {
   return Array.from({ length: Math.ceil(max / step - 1e-9) + 1 }, (_, i) => i * step);
 }
 
-const SECOND_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800];
+const SECOND_STEPS = [
+  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800,
+];
 
 function timeTicks(first, last, wanted) {
   const step = SECOND_STEPS.find((n) => n >= (last - first) / wanted) ?? SECOND_STEPS.at(-1);
@@ -89,7 +92,7 @@ function shortTime(seconds) {
   return seconds > 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
 }
 
-// ---- The chart on the page --------------------------------------------------------------------------------------------
+// ---- The chart on the page ------------------------------------------------------------------------------------------
 
 /** {element, reset(samples), add(sample), stop()}; samples as GET /jobs/ID/throughput gives them. */
 export function throughputChart() {
@@ -111,18 +114,19 @@ export function throughputChart() {
   });
   const frame = h("div", { class: "chart-frame" }, drawing);
   const readout = h("p", { class: "readout" });
-  const legend = h("div", { class: "row", role: "group", "aria-label": "Lines shown" }, SERIES.map((series) => h("button", {
+  const toggle = (name, button) => {
+    if (!hidden.delete(name)) hidden.add(name);
+    button.setAttribute("aria-pressed", String(!hidden.has(name)));
+    draw();
+  };
+  const switches = SERIES.map(({ name, label }) => h("button", {
     type: "button", class: "small quiet legend-button", "aria-pressed": "true",
-    on: {
-      click: (event) => {
-        if (!hidden.delete(series.name)) hidden.add(series.name);
-        event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(series.name)));
-        draw();
-      },
-    },
+    on: { click: (event) => toggle(name, event.currentTarget) },
   }, svg("svg", { width: 22, height: 10, "aria-hidden": "true" },
-    svg("line", { class: `line ${series.name}`, x1: 0, x2: 22, y1: 5, y2: 5 })), series.label)));
-  const none = h("p", { class: "muted" }, "No samples. They are taken while rows move and kept in the coordinator's memory only.");
+    svg("line", { class: `line ${name}`, x1: 0, x2: 22, y1: 5, y2: 5 })), label));
+  const legend = h("div", { class: "row", role: "group", "aria-label": "Lines shown" }, switches);
+  const none = h("p", { class: "muted" }, 
+    "No samples. They are taken while rows move and kept in the coordinator's memory only.");
   const numbers = h("div");
   const details = h("details", { on: { toggle: () => tabulate() } }, h("summary", null, "As numbers"), numbers);
   const element = h("div", { class: "stack" }, legend, none, frame, readout, details);
@@ -151,15 +155,17 @@ export function throughputChart() {
   function plot({ key, title }, index) {
     const top = TOP + index * (PLOT_HEIGHT + PLOT_GAP);
     const shown = SERIES.filter((series) => !hidden.has(series.name));
-    const marks = ticks(Math.max(1e-6, ...points.flatMap((point) => shown.map((series) => point[series.name][key]))), 3);
+    const values = points.flatMap((point) => shown.map((series) => point[series.name][key]));
+    const marks = ticks(Math.max(1e-6, ...values), 3);
     const y = (value) => top + PLOT_HEIGHT - value / marks.at(-1) * PLOT_HEIGHT;
     const lines = shown.map((series) => {
-      const path = points.map((point, i) => `${i ? "L" : "M"}${x(point.seconds).toFixed(1)} ${y(point[series.name][key]).toFixed(1)}`)
-        .join("");
+      const [from, to] = [x(points[0].seconds).toFixed(1), x(points.at(-1).seconds).toFixed(1)];
+      const path = `M${points.map((point) => `${x(point.seconds).toFixed(1)} ${y(point[series.name][key]).toFixed(1)}`)
+        .join("L")}`;
       const ground = top + PLOT_HEIGHT;
       return [
         series.name === "read" && points.length > 1 && svg("path", {
-          class: "area", d: `${path}L${x(points.at(-1).seconds).toFixed(1)} ${ground}L${x(points[0].seconds).toFixed(1)} ${ground}Z`,
+          class: "area", d: `${path}L${to} ${ground}L${from} ${ground}Z`,
         }),
         svg("path", { class: `line ${series.name}`, d: path }),
       ];
@@ -197,9 +203,8 @@ export function throughputChart() {
       : describe(points.at(-1), `Last, at ${duration(points.at(-1).seconds)}`);
     if (!line) return;
     const place = x((point ?? points.at(-1)).seconds);
-    for (const [name, value] of Object.entries({ x1: place, x2: place, y1: TOP, y2: TOP + 2 * PLOT_HEIGHT + PLOT_GAP })) {
-      line.setAttribute(name, value);
-    }
+    const ends = { x1: place, x2: place, y1: TOP, y2: TOP + 2 * PLOT_HEIGHT + PLOT_GAP };
+    for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
     line.setAttribute("visibility", point ? "visible" : "hidden");
   }
 
@@ -227,7 +232,8 @@ export function throughputChart() {
 
   function tabulate() {
     if (!details.open) return;
-    const value = (series, key) => (point) => (key === "rows" ? count(point[series].rows) : point[series].bytes.toFixed(1));
+    const value = (series, key) => (point) => (
+      key === "rows" ? count(point[series].rows) : point[series].bytes.toFixed(1));
     replace(numbers, table({
       caption: "Throughput as numbers", rows: rates(samples, TABLE_ROWS),
       columns: [

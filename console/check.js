@@ -1,5 +1,5 @@
-// The result of a check: who reaches what, as a matrix, and below it the problems with what helps. Used where a data source
-// is tested and where a script is checked.
+// The result of a check: who reaches what, as a matrix, and below it the problems with what helps. Used where a data
+// source is tested and where a script is checked.
 
 import { count, duration, h, problems, table } from "./dom.js";
 
@@ -73,7 +73,8 @@ function verdictOf(reply, faults, silent) {
 }
 
 function matrixOf(checkers, targets) {
-  const found = new Map(checkers.map(({ id, findings }) => [id, new Map(findings.map((finding) => [keyOf(finding), finding]))]));
+  const byKey = (findings) => new Map(findings.map((finding) => [keyOf(finding), finding]));
+  const found = new Map(checkers.map(({ id, findings }) => [id, byKey(findings)]));
   return table({
     caption: "What each checker reaches",
     rows: targets,

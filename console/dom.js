@@ -1,7 +1,8 @@
 // What every page is built from: making and updating elements, writing numbers and times, and the few shared pieces
-// (problems, dialogs, toasts, badges, tables). Text reaches the page only as text nodes, so data can never become markup.
+// (problems, dialogs, toasts, badges, tables). Text reaches the page only as text nodes, so data can never become
+// markup.
 
-// ---- Elements ---------------------------------------------------------------------------------------------------------
+// ---- Elements -------------------------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -31,7 +32,7 @@ function build(element, props, children) {
   }
   append(element, children);
   // After the children: a select takes its value only once its options are there.
-  if (props?.value !== undefined && props.value !== null) setValue(element, props.value);
+  if (props?.value !== undefined && props.value !== null) element.value = props.value;
   return element;
 }
 
@@ -40,11 +41,6 @@ function setStyle(element, style) {
     if (name.startsWith("--")) element.style.setProperty(name, value);
     else element.style[name] = value;
   }
-}
-
-function setValue(element, value) {
-  if (element.tagName === "OPTION" || element.tagName === "LI") element.setAttribute("value", String(value));
-  else element.value = value;
 }
 
 function listen(element, on) {
@@ -67,8 +63,8 @@ export function replace(element, ...children) {
 }
 
 /**
- * Makes `old` look like `fresh` while keeping its nodes, so that focus, selection and scroll positions survive an update.
- * Children with `data-key` are matched by it, others by place and tag. What carries `data-keep` is left alone once there.
+ * Makes `old` look like `fresh` while keeping its nodes, so that focus, selection and scroll positions survive an
+ * update. Children with `data-key` are matched by it, others by place and tag.
  */
 export function patch(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
@@ -79,7 +75,6 @@ export function patch(old, fresh) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return old;
   }
-  if (old.dataset.keep !== undefined && fresh.dataset.keep === old.dataset.keep) return old;
   patchAttributes(old, fresh);
   patchChildren(old, [...fresh.childNodes]);
   return old;
@@ -140,7 +135,7 @@ function keyOf(node) {
   return node.nodeType === Node.ELEMENT_NODE ? node.dataset.key : undefined;
 }
 
-// ---- Numbers and times ------------------------------------------------------------------------------------------------
+// ---- Numbers and times ----------------------------------------------------------------------------------------------
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
@@ -185,7 +180,9 @@ export function ago(rfc3339) {
   const seconds = (Date.now() - Date.parse(rfc3339)) / 1000;
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 5) return "just now";
-  const [size, name] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "d"];
+  const [size, name] = seconds < 60 ? [1, "s"]
+    : seconds < 3600 ? [60, "min"]
+      : seconds < 172800 ? [3600, "h"] : [86400, "d"];
   return `${Math.floor(seconds / size)} ${name} ago`;
 }
 
@@ -200,7 +197,7 @@ export function time(rfc3339, text) {
   return h("time", { datetime: rfc3339, title }, text ?? local.format(moment));
 }
 
-// ---- Problems ---------------------------------------------------------------------------------------------------------
+// ---- Problems -------------------------------------------------------------------------------------------------------
 
 /** One Problem or ApiError, with everything the server said about it; what it holds inside follows as a list. */
 export function problem(p) {
@@ -219,11 +216,11 @@ export function problems(list) {
   return h("ul", { class: "problems" }, list.map((p) => h("li", null, problem(p))));
 }
 
-// ---- Dialogs and toasts -----------------------------------------------------------------------------------------------
+// ---- Dialogs and toasts ---------------------------------------------------------------------------------------------
 
 /**
- * A modal dialog around `content`. `buttons` run from left to right: {text, class, id, value, check}; a button with `check`
- * closes only if it returns true. Resolves to the value of the button, to null when the dialog is cancelled.
+ * A modal dialog around `content`. `buttons` run from left to right: {text, class, id, value, check}; a button with
+ * `check` closes only if it returns true. Resolves to the value of the button, to null when the dialog is cancelled.
  */
 export function modal({ title, content, buttons }) {
   return new Promise((resolve) => {
@@ -251,7 +248,8 @@ export function modal({ title, content, buttons }) {
  * `input: {label, required}` the answer is the text typed, otherwise true; false when the reader does not want it.
  */
 export async function confirmAction({ title, text, action, danger = false, input }) {
-  const field = input && h("input", { id: "confirm-input", type: "text", autocomplete: "off", required: input.required });
+  const field = input
+    && h("input", { id: "confirm-input", type: "text", autocomplete: "off", required: input.required });
   const yes = {
     text: action, class: danger ? "danger" : "primary", id: "confirm-yes", value: true, focus: !danger && !input,
     check: () => !field || field.reportValidity(),
@@ -280,17 +278,30 @@ export function toast(text, kind = "ok") {
   setTimeout(() => message.remove(), TOAST_MS);
 }
 
-/** Copies text and says so. The clipboard needs a secure page, so where it is missing the reader is told to select. */
+/** Copies text and says so; where the browser forbids it, the reader is told to do it by hand. */
 export async function copy(text, what) {
   try {
-    await navigator.clipboard.writeText(text);
+    // The clipboard is there on secure pages only, and consoles are often reached by plain HTTP.
+    if (navigator.clipboard) await navigator.clipboard.writeText(text);
+    else copyBySelection(text);
     toast(`${what} copied`);
   } catch {
     toast(`The browser does not allow copying here; select the ${what.toLowerCase()} and copy it by hand.`, "bad");
   }
 }
 
-// ---- Polling ----------------------------------------------------------------------------------------------------------
+function copyBySelection(text) {
+  const field = h("textarea", { class: "sr-only", "aria-hidden": "true", value: text });
+  const focused = document.activeElement;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  focused?.focus();
+  if (!copied) throw new Error("copying refused");
+}
+
+// ---- Polling --------------------------------------------------------------------------------------------------------
 
 /**
  * Calls `f` now and then `seconds` after each call has ended, not while the tab is hidden. What `f` throws is handed to
@@ -324,14 +335,14 @@ export function poll(seconds, f, onError) {
   return stop;
 }
 
-// ---- Badges and tables ------------------------------------------------------------------------------------------------
+// ---- Badges and tables ----------------------------------------------------------------------------------------------
 
 // Each tone has its own shape: states can be told apart without their colours.
 const SHAPES = {
   wait: () => svg("circle", { cx: 6, cy: 6, r: 4, fill: "none", stroke: "currentColor", "stroke-width": 2 }),
   run: () => svg("path", { d: "M3 1.5 L10.5 6 L3 10.5 Z", fill: "currentColor" }),
   commit: () => svg("path", { d: "M6 0.5 L11.5 6 L6 11.5 L0.5 6 Z", fill: "currentColor" }),
-  ok: () => svg("path", { d: "M1.5 6.5 L4.5 9.5 L10.5 2.5", fill: "none", stroke: "currentColor", "stroke-width": 2.2 }),
+  ok: () => svg("path", { d: "M1.5 6.5 L4.5 9.5 L10.5 2.5", fill: "none", stroke: "currentColor", "stroke-width": 2 }),
   bad: () => svg("path", { d: "M2 2 L10 10 M10 2 L2 10", fill: "none", stroke: "currentColor", "stroke-width": 2.4 }),
   warn: () => svg("path", { d: "M2.5 1 H5 V11 H2.5 Z M7 1 H9.5 V11 H7 Z", fill: "currentColor" }),
   off: () => svg("rect", { x: 2, y: 2, width: 8, height: 8, fill: "currentColor" }),
@@ -352,16 +363,17 @@ export function badge(state) {
 }
 
 /**
- * A table in a container that scrolls by itself and can be focused for that. Columns: {name, class, of: row => node or
- * text}. Optional `row`: row => props of its `tr` (a `data-key` in them lets `patch` follow it). `empty` is shown instead
- * of a table without rows.
+ * A table in a container that scrolls by itself and can be focused for that. Columns: {name, class, of: row => node
+ * or text}. Optional `row`: row => props of its `tr` (a `data-key` in them lets `patch` follow it). `empty` is shown
+ * instead of a table without rows.
  */
 export function table({ caption, columns, rows, row: rowProps, empty, id }) {
   if (rows.length === 0 && empty !== undefined) return h("div", { class: "empty" }, empty);
   return h("div", { class: "table", tabindex: 0, role: "region", "aria-label": caption },
     h("table", { id },
       h("caption", { class: "sr-only" }, caption),
-      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: column.class }, column.name)))),
+      h("thead", null, h("tr", null,
+        columns.map((column) => h("th", { scope: "col", class: column.class }, column.name)))),
       h("tbody", null, rows.map((row) => h("tr", rowProps ? rowProps(row) : null,
         columns.map((column) => h("td", { class: column.class }, column.of(row))))))));
 }

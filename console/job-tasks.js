@@ -1,10 +1,12 @@
-// Tasks that want a look: the slowest, the failed, and those of which nobody but a human can say whether they committed.
+// Tasks that want a look: the slowest, the failed, and those of which nobody but a human can say whether they
+// committed.
 
 import { mayAct } from "./api.js";
 import { badge, count, duration, h, modal, problem, table } from "./dom.js";
 
 /** The slowest tasks, from the report ({id, rows}) or from the tasks themselves ({task_id, rows_read}). */
 export function slowestOf(tasks) {
+  const rowsOf = (task) => task.rows ?? task.rows_read;
   return table({
     caption: "The slowest tasks by time of their attempt",
     rows: tasks,
@@ -12,9 +14,9 @@ export function slowestOf(tasks) {
     columns: [
       { name: "Task", class: "num", of: (task) => count(task.task_id ?? task.id) },
       { name: "Range", class: "mono break", of: (task) => task.range },
-      { name: "Rows", class: "num", of: (task) => count(task.rows ?? task.rows_read) },
+      { name: "Rows", class: "num", of: (task) => count(rowsOf(task)) },
       { name: "Seconds", class: "num nowrap", of: (task) => duration(task.seconds) },
-      { name: "Rows/s", class: "num", of: (task) => (task.seconds > 0 ? count((task.rows ?? task.rows_read) / task.seconds) : "–") },
+      { name: "Rows/s", class: "num", of: (task) => (task.seconds > 0 ? count(rowsOf(task) / task.seconds) : "–") },
       ...(tasks[0]?.state ? [
         { name: "Worker", class: "mono nowrap", of: (task) => task.worker_id },
         { name: "State", of: (task) => badge(task.state) },
@@ -31,7 +33,7 @@ export function troubledOf({ tasks, total }, resolve) {
   },
   h("h2", { id: "troubled-title" }, "Failed and undecided tasks"),
   total > tasks.length && h("p", { class: "muted" }, `The first ${tasks.length} of ${count(total)}.`),
-  h("ul", { class: "troubled" }, tasks.map((task) => h("li", { dataset: { key: String(task.task_id), task: task.task_id } },
+  h("ul", { class: "troubled" }, tasks.map((task) => h("li", { dataset: { key: String(task.task_id) } },
     h("div", { class: "row between" },
       h("div", { class: "row" }, h("b", null, `Task ${task.task_id}`), badge(task.state),
         h("span", { class: "mono break" }, task.range),

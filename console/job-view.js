@@ -22,7 +22,9 @@ export function phasesOf({ state, paused_in: pausedIn, phases }) {
     if (spent.get(phase.name) > 0) return "done";
     return ended || index < last ? "skipped" : "ahead";
   };
-  const words = { now: "running", paused: "paused", stopped: state.toLowerCase(), done: "done", skipped: "skipped", ahead: "to come" };
+  const words = {
+    now: "running", paused: "paused", stopped: state.toLowerCase(), done: "done", skipped: "skipped", ahead: "to come",
+  };
   return h("ol", { class: "phases" }, PHASES.map((phase, index) => {
     const kind = kindOf(phase, index);
     const seconds = spent.get(phase.name);
@@ -38,7 +40,8 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
   const share = state === "SUCCEEDED" ? 1
     : progress.rows_estimate > 0 ? Math.min(1, progress.rows_read / progress.rows_estimate) : 0;
   const tile = (name, value, more, kind = "") => h("div", { class: `tile ${kind}` },
-    h("dt", null, name), h("dd", null, h("span", { class: "tile-value" }, value), more && h("span", { class: "tile-more" }, more)));
+    h("dt", null, name),
+    h("dd", null, h("span", { class: "tile-value" }, value), more && h("span", { class: "tile-more" }, more)));
   const speeds = report
     ? [tile("Average rows/s", count(report.avg_rows_per_second)),
       tile("Average bytes/s", rate(report.avg_bytes_per_second, "bytes"))]
@@ -78,7 +81,9 @@ export function sharesOf(workers) {
 }
 
 export function warningsOf(warnings) {
-  return warnings.length > 0 && h("section", { class: "note warn stack", "aria-labelledby": "warnings-title", dataset: { key: "warnings" } },
-    h("h2", { id: "warnings-title" }, warnings.length === 1 ? "Warning" : `${warnings.length} warnings`),
-    h("ul", { class: "plain" }, warnings.map((text) => h("li", null, text))));
+  return warnings.length > 0 && h("section", {
+    class: "note warn stack", "aria-labelledby": "warnings-title", dataset: { key: "warnings" },
+  },
+  h("h2", { id: "warnings-title" }, warnings.length === 1 ? "Warning" : `${warnings.length} warnings`),
+  h("ul", { class: "plain" }, warnings.map((text) => h("li", null, text))));
 }

@@ -46,7 +46,7 @@ export async function show(main, { id }) {
     patchChildren(state, h("span", { id: "job-state" }, badge(status.state)));
     patchChildren(facts, factsOf(status));
     patchChildren(actions, actionsOf(status, act));
-    patchChildren(notes, notesOf(status, lost, id));
+    patchChildren(notes, notesOf(status, lost));
     patchChildren(phases, phasesOf(status));
     patchChildren(tiles, tilesOf(status, report));
     patchChildren(shares, h("h2", { id: "shares-title" }, "Workers"), sharesOf(report?.workers ?? status.workers));
@@ -122,7 +122,9 @@ export async function show(main, { id }) {
       const fresh = await post(`${base}/${action}`);
       report = null;
       take(fresh);
-      toast({ pause: "The job is being paused", resume: "The job goes on", cancel: "The job is being cancelled" }[action]);
+      toast({
+        pause: "The job is being paused", resume: "The job goes on", cancel: "The job is being cancelled",
+      }[action]);
       // The stream of an ended job is closed; whatever comes next is told by a new one.
       if (!closeStream) open();
     });
@@ -178,7 +180,8 @@ function factsOf(status) {
   return [
     h("span", { class: "mono break" }, status.job_id),
     h("button", {
-      type: "button", class: "small", "aria-label": "Copy the job id", on: { click: () => copy(status.job_id, "Job id") },
+      type: "button", class: "small", "aria-label": "Copy the job id",
+      on: { click: () => copy(status.job_id, "Job id") },
     }, "Copy"),
     h("span", null, "submitted ", time(status.submitted_at), ", ",
       ENDED.has(status.state) ? "took " : "elapsed ", duration(status.elapsed_seconds)),
@@ -187,7 +190,8 @@ function factsOf(status) {
 
 function actionsOf({ state }, act) {
   const button = (action, text, kind, usable) => usable && h("button", {
-    type: "button", id: `job-${action}`, class: kind, disabled: !mayAct(), title: mayAct() ? null : "Your token may only look.",
+    type: "button", id: `job-${action}`, class: kind,
+    disabled: !mayAct(), title: mayAct() ? null : "Your token may only look.",
     dataset: { key: action }, on: { click: () => act(action) },
   }, text);
   const goesOn = !ENDED.has(state) && state !== "PAUSED";
@@ -211,8 +215,8 @@ function confirmationOf(action, { name, state, tasks }) {
     resume: {
       title: `Resume ${name}?`,
       text: state === "FAILED"
-        ? `Only the ${tasks.total - tasks.succeeded} unfinished of ${tasks.total} tasks are run, their failed attempts forgotten. `
-          + "What is committed stays, and preSql that was done is not repeated."
+        ? `Only the ${tasks.total - tasks.succeeded} unfinished of ${tasks.total} tasks are run, their failed attempts `
+          + "forgotten. What is committed stays, and preSql that was done is not repeated."
         : "The job goes on with its unfinished tasks.",
       action: "Resume job",
     },
@@ -225,21 +229,24 @@ function confirmationOf(action, { name, state, tasks }) {
   }[action];
 }
 
-function notesOf(status, lost, id) {
+function notesOf(status, lost) {
   return [
     lost && h("div", { class: "note warn", role: "status", dataset: { key: "lost" } },
-      h("strong", null, "Live updates are interrupted. "), "Trying to connect again; the numbers are those of the last answer."),
+      h("strong", null, "Live updates are interrupted. "),
+      "Trying to connect again; the numbers are those of the last answer."),
     status.error && h("div", { class: status.state === "FAILED" ? "note bad" : "note warn", dataset: { key: "error" } },
       problem(status.error)),
     status.state === "PAUSED" && h("div", { class: "note warn", dataset: { key: "paused" } },
       `Paused in ${status.paused_in || "its course"}. Nothing new is started until it is resumed.`),
     status.labels_to_sweep > 0 && h("div", { class: "note", dataset: { key: "sweep" } },
-      `${status.labels_to_sweep} labels of dead transactions are still being closed in StarRocks; it goes on by itself.`),
+      `Still closing the labels of dead transactions in StarRocks: ${status.labels_to_sweep} to go. Nothing to do.`),
     status.tasks.total > 0 && status.workers.length === 0 && status.state === "RUNNING" && h("div", {
       class: "note warn", dataset: { key: "idle" },
     }, "No worker has taken a task of this job yet. ", h("a", { href: "#/workers" }, "See the workers"), "."),
-    status.state === "SUCCEEDED" && status.dirty_records > 0 && h("div", { class: "note warn", dataset: { key: "dirty" } },
-      `${id} succeeded without ${status.dirty_records} dirty records, which StarRocks refused; they are within its limit.`),
+    status.state === "SUCCEEDED" && status.dirty_records > 0 && h("div", {
+      class: "note warn", dataset: { key: "dirty" },
+    },
+    `Succeeded without ${status.dirty_records} dirty records, which StarRocks refused; the job's limit allows them.`),
   ];
 }
 

@@ -40,8 +40,8 @@ export async function show(main, params) {
     Object.assign(filter, part);
     question += 1;
     history.replaceState(null, "", hashOf(filter));
+    // Does nothing while a poll is under way; that one then sees that the question has changed and asks again.
     stop.now();
-    // A poll may be under way with the old question; then the next one comes at once after it.
   };
   const toggle = (state) => {
     const states = new Set(filter.states);
@@ -82,7 +82,8 @@ export async function show(main, params) {
       h("h1", null, "Jobs"),
       h("a", { class: "button primary", href: "#/new" }, "New job")),
     h("div", { class: "stack" },
-      h("div", { class: "row filters" }, h("label", { for: "jobs-search", class: "sr-only" }, "Search jobs"), search, chips),
+      h("div", { class: "row filters" },
+        h("label", { for: "jobs-search", class: "sr-only" }, "Search jobs"), search, chips),
       spoken, trouble, list, pager));
 
   const stop = poll(POLL_SECONDS, load, (error) => {
@@ -135,7 +136,10 @@ function jobsTable(jobs, filter, reset) {
       { name: "Submitted", class: "num age", of: (job) => time(job.submitted_at, ago(job.submitted_at)) },
     ],
     empty: filtered
-      ? [h("p", null, "No job matches."), h("button", { type: "button", on: { click: reset } }, "Clear search and filters")]
+      ? [
+        h("p", null, "No job matches."),
+        h("button", { type: "button", on: { click: reset } }, "Clear search and filters"),
+      ]
       : [
         h("p", null, "No job yet."),
         h("p", null, h("a", { class: "button primary", href: "#/new" }, "Write the first job")),
@@ -172,7 +176,7 @@ function pagerOf({ jobs, total }, { offset }, go) {
   }
   return [
     h("span", { class: "muted" },
-      jobs.length > 0 ? `${count(offset + 1)}–${count(offset + jobs.length)} of ${count(total)} jobs` : `${count(total)} jobs`),
+      jobs.length > 0 && `${count(offset + 1)}–${count(offset + jobs.length)} of `, `${count(total)} jobs`),
     h("span", { class: "row" },
       step("First", 0, offset > 0),
       step("Newer", Math.max(0, offset - LIMIT), offset > 0),

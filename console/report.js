@@ -4,25 +4,27 @@ import { bytes, count, duration, h, table, time } from "./dom.js";
 
 export function reportOf(report) {
   const fact = (name, ...value) => h("div", { class: "fact" }, h("dt", null, name), h("dd", null, value));
-  return h("section", { class: "panel stack", id: "job-report", "aria-labelledby": "report-title", dataset: { key: "report" } },
-    h("h2", { id: "report-title" }, "Final report"),
-    equationOf(report),
-    h("dl", { class: "facts-grid" },
-      fact("Started", time(report.started_at)),
-      fact("Finished", time(report.finished_at)),
-      fact("Took", duration(report.elapsed_seconds)),
-      fact("Bytes read", bytes(report.bytes_read)),
-      fact("Bytes loaded", bytes(report.bytes_loaded)),
-      fact("Tasks", `${count(report.tasks.succeeded)} of ${count(report.tasks.total)} committed`,
-        report.tasks.failed > 0 && `, ${count(report.tasks.failed)} failed`),
-      fact("Loads", count(report.loads)),
-      fact("Transactions", count(report.transactions)),
-      fact("Retries", count(report.retries)),
-      fact("Labels to sweep", count(report.labels_to_sweep))),
-    report.dirty_files.length > 0 && h("div", null,
-      h("h3", null, "All dirty records"),
-      h("p", { class: "muted" }, "Written by the workers to their own disks:"),
-      h("ul", { class: "plain" }, report.dirty_files.map((file) => h("li", { class: "mono break" }, file)))));
+  return h("section", {
+    class: "panel stack", id: "job-report", "aria-labelledby": "report-title", dataset: { key: "report" },
+  },
+  h("h2", { id: "report-title" }, "Final report"),
+  equationOf(report),
+  h("dl", { class: "facts-grid" },
+    fact("Started", time(report.started_at)),
+    fact("Finished", time(report.finished_at)),
+    fact("Took", duration(report.elapsed_seconds)),
+    fact("Bytes read", bytes(report.bytes_read)),
+    fact("Bytes loaded", bytes(report.bytes_loaded)),
+    fact("Tasks", `${count(report.tasks.succeeded)} of ${count(report.tasks.total)} committed`,
+      report.tasks.failed > 0 && `, ${count(report.tasks.failed)} failed`),
+    fact("Loads", count(report.loads)),
+    fact("Transactions", count(report.transactions)),
+    fact("Retries", count(report.retries)),
+    fact("Labels to sweep", count(report.labels_to_sweep))),
+  report.dirty_files.length > 0 && h("div", null,
+    h("h3", null, "All dirty records"),
+    h("p", { class: "muted" }, "Written by the workers to their own disks:"),
+    h("ul", { class: "plain" }, report.dirty_files.map((file) => h("li", { class: "mono break" }, file)))));
 }
 
 /** rows_read = rows_loaded + rows_filtered + rows_unselected + dirty_records, with its numbers. */

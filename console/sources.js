@@ -1,9 +1,11 @@
-// The data sources the coordinator knows: where they are and who logs in, never secrets. A test asks the coordinator and
-// every worker to reach the source.
+// The data sources the coordinator knows: where they are and who logs in, never secrets. A test asks the coordinator
+// and every worker to reach the source.
 
 import { get, mayAct, post } from "./api.js";
 import { checkResult } from "./check.js";
 import { h, problem, replace, table } from "./dom.js";
+
+const TYPES = { mysql: "MySQL", starrocks: "StarRocks" };
 
 export async function show(main) {
   const { datasources } = await get("/datasources");
@@ -26,8 +28,8 @@ export async function show(main) {
   replace(main,
     h("div", { class: "head stack" },
       h("h1", null, "Data sources"),
-      h("p", { class: "muted" }, "The entries of the coordinator's data source file. Workers bring their own file with the ",
-        "same names. Passwords are never shown.")),
+      h("p", { class: "muted" }, "The entries of the coordinator's data source file. Workers bring their own file ",
+        "with the same names. Passwords are never shown.")),
     h("div", { class: "stack wide" }, sourcesTable(datasources, test), result));
   main.dataset.ready = "true";
   return () => {};
@@ -40,8 +42,8 @@ function sourcesTable(datasources, test) {
     row: (source) => ({ dataset: { source: source.name } }),
     columns: [
       { name: "Name", class: "mono strong nowrap", of: (source) => source.name },
-      { name: "Type", class: "nowrap", of: (source) => ({ mysql: "MySQL", starrocks: "StarRocks" }[source.type] ?? source.type) },
-      { name: "Query port", class: "mono nowrap", of: (source) => lines(source.host.map((host) => `${host}:${source.port}`)) },
+      { name: "Type", class: "nowrap", of: (source) => TYPES[source.type] ?? source.type },
+      { name: "Query port", class: "mono nowrap", of: ({ host, port }) => lines(host.map((at) => `${at}:${port}`)) },
       { name: "Load URL", class: "mono nowrap", of: (source) => lines(source.load_url) },
       { name: "Database", class: "mono nowrap", of: (source) => source.database ?? "–" },
       { name: "User", class: "mono nowrap", of: (source) => source.username },

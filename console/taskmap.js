@@ -20,7 +20,7 @@ const WEIGHT_AVERAGE = 2;
 const WEIGHT_MAX = 6;
 const REST_MS = 150;
 
-// ---- Layout: pure -----------------------------------------------------------------------------------------------------
+// ---- Layout: pure ---------------------------------------------------------------------------------------------------
 
 function weigh(rows) {
   const weights = new Uint8Array(rows.length).fill(WEIGHT_AVERAGE);
@@ -35,8 +35,8 @@ function weigh(rows) {
 }
 
 /**
- * Puts cells of `weights[i] * unit` by `line` pixels into lines of at most `width`; `starts` holds each line's first task.
- * All lines but the last are then stretched to the full width, so that the map has a straight edge.
+ * Puts cells of `weights[i] * unit` by `line` pixels into lines of at most `width`; `starts` holds each line's first
+ * task. All lines but the last are then stretched to the full width, so that the map has a straight edge.
  */
 function place(weights, unit, line, width) {
   const n = weights.length;
@@ -101,7 +101,7 @@ function taskAt(cells, px, py) {
   return -1;
 }
 
-// ---- Drawing ----------------------------------------------------------------------------------------------------------
+// ---- Drawing --------------------------------------------------------------------------------------------------------
 
 const drawn = new WeakMap();
 
@@ -161,7 +161,7 @@ function mark({ cells, context, colours, ratio }, index, line, letter) {
   const wide = cells.wide[index];
   if (cells.line >= LETTER_FROM * ratio && wide >= LETTER_FROM * 0.7 * ratio) {
     context.fillStyle = letter === "W" ? colours.text : colours.mark;
-    context.font = `600 ${Math.round(11 * ratio)}px system-ui, sans-serif`;
+    context.font = `600 ${Math.round((wide < 16 * ratio ? 9 : 11) * ratio)}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillText(letter, x + (wide - 1) / 2, y + cells.line / 2);
@@ -183,7 +183,7 @@ function redraw(canvas, index, letter) {
   mark(view, index, line, letter);
 }
 
-// ---- The map on the page ----------------------------------------------------------------------------------------------
+// ---- The map on the page --------------------------------------------------------------------------------------------
 
 /**
  * The map with its legend and readout. `fetchTask(id)` promises the task's details, or null. Returns {element, reset,
@@ -224,7 +224,8 @@ export function taskMap(fetchTask) {
   const tell = () => {
     const told = Object.entries(STATES).filter(([letter]) => counts[letter] > 0);
     patchChildren(legend, told.map(([letter, name]) => h("li", { dataset: { key: letter } },
-      h("span", { class: `swatch ${letter}`, "aria-hidden": "true" }, letter), `${name} `, h("b", null, count(counts[letter])))));
+      h("span", { class: `swatch ${letter}`, "aria-hidden": "true" }, letter),
+      `${name} `, h("b", null, count(counts[letter])))));
     canvas.setAttribute("aria-label", `Map of ${count(rows.length)} tasks: `
       + `${told.map(([letter, name]) => `${count(counts[letter])} ${name.toLowerCase()}`).join(", ")}. `
       + "Arrow keys go from task to task, the details follow below.");

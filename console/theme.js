@@ -1,5 +1,5 @@
-// The theme: auto (as the system), light or dark, remembered in this browser. A plain script in the head, so that a dark
-// page never flashes white; app.js wires the switch once the page is there.
+// The theme: auto (as the system), light or dark, remembered in this browser. A plain script in the head, so that a
+// dark page never flashes white; app.js wires the switch once the page is there.
 
 (() => {
   const KEY = "starlift.theme";

@@ -1,7 +1,9 @@
 // The workers: who is there, what they do, how fast. Rates are differences of two polls.
 
 import { get, mayAct, post } from "./api.js";
-import { bytes, confirmAction, count, duration, h, patchChildren, poll, problem, replace, table, toast } from "./dom.js";
+import {
+  bytes, confirmAction, count, duration, h, patchChildren, poll, problem, replace, table, toast,
+} from "./dom.js";
 
 const POLL_SECONDS = 2;
 const TASKS_SHOWN = 8;
@@ -59,7 +61,7 @@ function momentOf({ rows, bytes: finished, tasks }) {
   };
 }
 
-/** Rows per second since the poll before; null at the first sight. A failed attempt takes its rows back: never below 0. */
+/** Rows per second since the poll before, null at first sight. A failed attempt takes its rows back: never below 0. */
 function speedOf(before, now) {
   if (!before || now.at <= before.at) return null;
   return Math.max(0, (now.liveRows - before.liveRows) / (now.at - before.at));
