@@ -143,7 +143,7 @@ export function createForm({ onChange, onFits, openCode }) {
     const databaseInput = h("input", { id: `${side}-database`, type: "text", list: databases.id, autocomplete: "off",
       spellcheck: "false", on: { change: () => choose(() => set(database, databaseInput.value.trim())) } });
     const tableInput = h("input", { id: `${side}-table`, type: "text", list: tables.id, autocomplete: "off",
-      spellcheck: "false", on: { input: typed, change: typed } });
+      spellcheck: "false", placeholder: "type or choose", on: { input: typed, change: typed } });
 
     // A name that is known is looked up at once, another one when the reader has finished it.
     function typed(event) {
@@ -190,8 +190,7 @@ export function createForm({ onChange, onFits, openCode }) {
       names = new Set(list.map((row) => row.name));
       replace(databases, (one.value?.databases ?? []).map((value) => h("option", { value })));
       replace(tables, list.map((row) => h("option", { value: row.name })));
-      // An unknown data source or database makes the list of tables fail too; then nothing is known about the table.
-      place.missing = three.reason?.status === 404 && two.status === "fulfilled";
+      place.missing = two.status === "fulfilled" && three.reason?.code === "UNKNOWN_TABLE";
       if (three.status === "fulfilled") place.known = three.value;
       const failure = [one, two, three].find((answer) => answer.status === "rejected");
       if (failure && !place.missing) return settled(problem(failure.reason));
@@ -235,8 +234,8 @@ export function createForm({ onChange, onFits, openCode }) {
   }
 
   function knownNote(known, row) {
-    const rows = Number.isFinite(row?.rows_estimate) ? `about ${plural(row.rows_estimate, "row")}, ` : "";
-    return `${rows}${plural(known.columns.length, "column")}.`;
+    const rows = Number.isFinite(row?.rows_estimate) ? `, about ${plural(row.rows_estimate, "row")}` : "";
+    return `${plural(known.columns.length, "column")}${rows}.`;
   }
 
   const moreTables = h("div", { class: "stack" });

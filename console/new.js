@@ -16,7 +16,9 @@ const RETRY_MS = 5000;
 const TASKS_SHOWN = 50;
 const COLUMNS_OPEN = 12;
 const FAULTS_SHOWN = 200;
-const BUILT_IN = new Set(["bizdate", "cyctime", "gmtdate", "bizmonth"]);
+const BUILT_IN = new Set(["bizdate", "cyctime", "gmtdate", "bizmonth", "bdp.system.bizdate", "bdp.system.cyctime"]);
+// `${yyyymm}` is a date, not a name that somebody gives a value.
+const DATE_PATTERN = /^(yyyy|yy|mm|dd)+$/;
 
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
@@ -39,7 +41,7 @@ export async function show(main, params) {
 // ---- The draft ----
 
 function newDraft() {
-  return { text: print(emptyScript()), name: "", parameters: {}, tab: "form", from: null };
+  return { text: print(emptyScript()), name: "", parameters: {}, literal: false, tab: "form", from: null };
 }
 
 // The draft of this tab, unless the reader asks for the script of another job than the one it was begun with.
@@ -56,7 +58,8 @@ function readDraft(from) {
 async function draftFrom(from) {
   const path = `/jobs/${encodeURIComponent(from)}`;
   const [{ script }, { name }] = await Promise.all([get(`${path}/script`), get(path)]);
-  return { ...newDraft(), text: script, name, from };
+  // A stored script has its parameters replaced already; what is left of `$` in it is meant as such.
+  return { ...newDraft(), text: script, name, from, literal: true };
 }
 
 function saveDraft(draft) {
@@ -173,7 +176,7 @@ function createPage(draft) {
     const text = await chosen.text();
     file.value = "";
     draft.name = nameInput.value = chosen.name.replace(/\.json$/i, "");
-    draft.from = null;
+    Object.assign(draft, { from: null, literal: false });
     setText(text);
   }
 
@@ -195,7 +198,9 @@ function createPage(draft) {
     showState();
   }
 
+  // With `parameters`, even with none, the coordinator replaces them; without, a `$` stands for itself.
   function request() {
+    if (draft.literal) return { script: draft.text };
     const parameters = Object.fromEntries(Object.entries(draft.parameters).filter(([, value]) => value !== ""));
     return { script: draft.text, parameters };
   }
@@ -251,6 +256,8 @@ function createPage(draft) {
   }
 
   function jump(fault) {
+    const parameter = document.getElementById(fault.pointer.replace(/^parameters\//, "parameter-"));
+    if (parameter) return parameter.focus();
     if (draft.tab === "form" && form.focus(fault.pointer)) return;
     if (draft.tab === "form") openTab("code");
     editor.jump(fault);
@@ -264,16 +271,25 @@ function createPage(draft) {
       saveDraft(draft);
     } } });
   const parameterBox = h("div", { class: "stack" });
-  let parameterNames = "";
+  let parametersShown = "";
 
   function jobName() {
     return draft.name || readText().model?.targetTable || "job";
   }
 
-  function showParameters(names) {
-    if (parameterNames === names.join()) return;
-    parameterNames = names.join();
-    replace(parameterBox, names.length > 0 && [
+  function showParameters(all) {
+    const names = all.filter((name) => !DATE_PATTERN.test(name));
+    const literal = draft.literal && draft.text.includes("$");
+    const wanted = JSON.stringify([names, literal]);
+    if (parametersShown === wanted) return;
+    parametersShown = wanted;
+    replace(parameterBox, literal && h("div", { class: "stack" },
+      h("p", { class: "hint" }, "The parameters of that job were replaced when it was started; a $ in its script stands for itself."),
+      h("button", { type: "button", class: "small", id: "use-parameters", on: { click: () => {
+        draft.literal = false;
+        changed();
+        nameInput.focus();
+      } } }, "Replace parameters again")), !literal && names.length > 0 && [
       h("h2", null, "Parameters"),
       h("p", { class: "hint" },
         "Text, or a date such as ", h("code", null, "${yyyy-mm-dd-1}"), "; the plan shows the values."),
@@ -438,7 +454,7 @@ function planResult(plan) {
     ["Loads", `about ${count(plan.loads_estimate)}`],
     ["At once", `at most ${count(plan.concurrent)} tasks`],
     ...Object.entries(plan.parameters).map(([name, value]) =>
-      [h("span", { class: "mono" }, `\${${name}}`), h("span", { class: "mono break" }, value)]),
+      [h("span", { class: "mono break" }, name), h("span", { class: "mono break" }, value)]),
   ];
   return h("div", { class: "stack" },
     plan.warnings.length > 0 && h("ul", { class: "plan-warnings note warn", "aria-label": "Warnings of the plan" },
