@@ -217,7 +217,7 @@ export function createForm({ onChange, onFits, openCode }) {
       }
       refresh();
     });
-    return Object.assign(place, { refresh, note, tables, element: h("div", { class: "stack" },
+    return Object.assign(place, { refresh, tables, element: h("div", { class: "stack" },
       h("div", { class: "fields" },
         fieldOf(datasource, "Data source", sourceSelect),
         fieldOf(database, "Database", databaseInput),

@@ -274,7 +274,8 @@ function createPage(draft) {
   let parametersShown = "";
 
   function jobName() {
-    return draft.name || readText().model?.targetTable || "job";
+    const table = readText().model?.targetTable ?? "";
+    return draft.name || (table.includes("$") ? "" : table) || "job";
   }
 
   function showParameters(all) {
