@@ -13,10 +13,10 @@ const PLOTS = [
   { key: "bytes", title: "MB/s", scale: 1 / (1024 * 1024) },
 ];
 const PLOT_HEIGHT = 104;
-const PLOT_GAP = 30;
+const PLOT_GAP = 34;
 const LEFT = 52;
 const RIGHT = 12;
-const TOP = 20;
+const TOP = 22;
 const SAMPLES_MAX = 1200;
 const POINTS_MAX = 80;
 const TABLE_ROWS = 12;
@@ -171,7 +171,7 @@ export function throughputChart() {
       ];
     });
     return svg("g", null,
-      svg("text", { class: "axis-title", x: 0, y: top - 8 }, title),
+      svg("text", { class: "axis-title", x: 0, y: top - 10 }, title),
       marks.map((mark) => [
         svg("line", { class: "rule", x1: LEFT, x2: width - RIGHT, y1: y(mark), y2: y(mark) }),
         svg("text", { class: "tick", x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, short(mark)),

@@ -144,6 +144,11 @@ export function count(n) {
   return Number.isFinite(n) ? whole.format(n) : "–";
 }
 
+/** "1 task", "1,234 tasks". */
+export function many(n, word) {
+  return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+}
+
 /** 512 B, 3.4 KB, 12.0 GB: units of 1024. */
 export function bytes(n) {
   if (!Number.isFinite(n)) return "–";

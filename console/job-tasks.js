@@ -2,7 +2,7 @@
 // committed.
 
 import { mayAct } from "./api.js";
-import { badge, count, duration, h, modal, problem, table } from "./dom.js";
+import { badge, count, duration, h, many, modal, problem, table } from "./dom.js";
 
 /** The slowest tasks, from the report ({id, rows}) or from the tasks themselves ({task_id, rows_read}). */
 export function slowestOf(tasks) {
@@ -38,7 +38,7 @@ export function troubledOf({ tasks, total }, resolve) {
       h("div", { class: "row" }, h("b", null, `Task ${task.task_id}`), badge(task.state),
         h("span", { class: "mono break" }, task.range),
         h("span", { class: "muted" }, [
-          task.attempts > 0 && `${count(task.attempts)} failed attempts`, task.worker_id && `last on ${task.worker_id}`,
+          task.attempts > 0 && many(task.attempts, "failed attempt"), task.worker_id && `last on ${task.worker_id}`,
         ].filter(Boolean).join(", "))),
       task.state === "UNDECIDED" && h("button", {
         type: "button", class: "small", dataset: { resolve: task.task_id }, disabled: !mayAct(),

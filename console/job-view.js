@@ -1,6 +1,6 @@
 // How a job's state is shown: phases, numbers, workers' shares, warnings. From data to elements, nothing else.
 
-import { bytes, count, duration, h, rate } from "./dom.js";
+import { bytes, count, duration, h, many, rate } from "./dom.js";
 
 const PHASES = [
   { name: "plan", title: "Plan", state: "PLANNING" },
@@ -50,7 +50,8 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
       tile("ETA", progress.eta_seconds === null ? "–" : duration(progress.eta_seconds))];
   return h("div", { class: "stack" },
     h("div", { class: "row between sub" },
-      h("span", null, `${count(progress.rows_read)} of about ${count(progress.rows_estimate)} rows read`),
+      h("span", null, state === "SUCCEEDED" ? `${many(progress.rows_read, "row")} read`
+        : `${count(progress.rows_read)} of about ${many(progress.rows_estimate, "row")} read`),
       h("b", null, `${Math.floor(share * 100)}%`)),
     h("div", {
       class: "bar tall", role: "progressbar", "aria-label": "Rows read of the estimate",
@@ -60,7 +61,8 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
       tile("Rows loaded", count(progress.rows_loaded)),
       tile("Bytes loaded", bytes(progress.bytes_loaded), `${bytes(progress.bytes_read)} read`),
       speeds,
-      tile("Tasks done", count(tasks.succeeded), `of ${count(tasks.total)}, ${count(tasks.running)} running`),
+      tile("Tasks done", count(tasks.succeeded), 
+        `of ${count(tasks.total)}${tasks.running > 0 ? `, ${count(tasks.running)} running` : ""}`),
       tile("Dirty records", count(dirty), null, dirty > 0 ? "warn" : ""),
       tile("Elapsed", duration(elapsed))));
 }
@@ -77,7 +79,9 @@ export function sharesOf(workers) {
       h("div", { class: "bar", "aria-hidden": "true" },
         h("div", { class: "bar-fill", style: { width: `${worker.rows / most * 100}%` } })),
       h("div", { class: "sub" },
-        `${count(worker.tasks)} tasks committed, ${count(worker.running)} running, ${bytes(worker.bytes)}`))));
+        `${many(worker.tasks, "task")} committed, `,
+        worker.running > 0 && `${count(worker.running)} running, `,
+        bytes(worker.bytes)))));
 }
 
 export function warningsOf(warnings) {

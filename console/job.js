@@ -3,7 +3,7 @@
 
 import { events, get, mayAct, post } from "./api.js";
 import {
-  badge, confirmAction, copy, duration, h, patchChildren, poll, problem, replace, time, toast,
+  badge, confirmAction, copy, count, duration, h, many, patchChildren, poll, problem, replace, time, toast,
 } from "./dom.js";
 import { phasesOf, sharesOf, tilesOf, warningsOf } from "./job-view.js";
 import { slowestOf, troubledOf } from "./job-tasks.js";
@@ -127,6 +127,8 @@ export async function show(main, { id }) {
       }[action]);
       // The stream of an ended job is closed; whatever comes next is told by a new one.
       if (!closeStream) open();
+      // The button that was pressed may be gone; focus must not fall off the page.
+      if (document.activeElement === document.body) heading.focus();
     });
   }
 
@@ -214,19 +216,23 @@ function confirmationOf(action, { name, state, tasks }) {
     },
     resume: {
       title: `Resume ${name}?`,
-      text: state === "FAILED"
-        ? `Only the ${tasks.total - tasks.succeeded} unfinished of ${tasks.total} tasks are run, their failed attempts `
-          + "forgotten. What is committed stays, and preSql that was done is not repeated."
-        : "The job goes on with its unfinished tasks.",
+      text: state === "FAILED" ? resumeOfFailed(tasks) : "The job goes on with its unfinished tasks.",
       action: "Resume job",
     },
     cancel: {
       title: `Cancel ${name}?`,
       text: "Open transactions are rolled back. What is committed already stays in the target: "
-        + `${tasks.succeeded} of ${tasks.total} tasks so far. A cancelled job cannot be resumed.`,
+        + `${count(tasks.succeeded)} of ${many(tasks.total, "task")} so far. A cancelled job cannot be resumed.`,
       action: "Cancel job", danger: true,
     },
   }[action];
+}
+
+function resumeOfFailed({ total, succeeded }) {
+  if (total === 0) return "No task was cut yet; the job begins again with its plan.";
+  if (total === succeeded) return "Every task is committed; only what is left after them is done, such as postSql.";
+  return `Only the ${count(total - succeeded)} unfinished of ${many(total, "task")} are run, their failed attempts `
+    + "forgotten. What is committed stays, and preSql that was done is not repeated.";
 }
 
 function notesOf(status, lost) {
@@ -239,14 +245,14 @@ function notesOf(status, lost) {
     status.state === "PAUSED" && h("div", { class: "note warn", dataset: { key: "paused" } },
       `Paused in ${status.paused_in || "its course"}. Nothing new is started until it is resumed.`),
     status.labels_to_sweep > 0 && h("div", { class: "note", dataset: { key: "sweep" } },
-      `Still closing the labels of dead transactions in StarRocks: ${status.labels_to_sweep} to go. Nothing to do.`),
+      `Still closing the labels of dead transactions in StarRocks: ${count(status.labels_to_sweep)} to go, by itself.`),
     status.tasks.total > 0 && status.workers.length === 0 && status.state === "RUNNING" && h("div", {
       class: "note warn", dataset: { key: "idle" },
     }, "No worker has taken a task of this job yet. ", h("a", { href: "#/workers" }, "See the workers"), "."),
     status.state === "SUCCEEDED" && status.dirty_records > 0 && h("div", {
       class: "note warn", dataset: { key: "dirty" },
     },
-    `Succeeded without ${status.dirty_records} dirty records, which StarRocks refused; the job's limit allows them.`),
+    `Succeeded without ${many(status.dirty_records, "dirty record")}, refused by StarRocks, which its limit allows.`),
   ];
 }
 

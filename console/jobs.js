@@ -2,7 +2,7 @@
 // colleague; the table is updated in place every two seconds.
 
 import { get } from "./api.js";
-import { ago, badge, count, duration, h, patchChildren, poll, problem, replace, table, time } from "./dom.js";
+import { ago, badge, count, duration, h, many, patchChildren, poll, problem, replace, table, time } from "./dom.js";
 
 const LIMIT = 100;
 const POLL_SECONDS = 2;
@@ -32,7 +32,7 @@ export async function show(main, params) {
   });
   const chips = h("div", { class: "row chips", role: "group", "aria-label": "Filter by state" });
   const trouble = h("div");
-  const list = h("div");
+  const list = h("div", { class: "jobs-list" });
   const pager = h("nav", { class: "row between pager", "aria-label": "Pages of the list" });
   const spoken = h("p", { class: "sr-only", role: "status" });
 
@@ -71,7 +71,7 @@ export async function show(main, params) {
     }));
     if (told !== question) {
       // Said when the reader asked something new, not whenever a job comes along.
-      if (told !== -1) spoken.textContent = `${count(reply.total)} jobs found`;
+      if (told !== -1) spoken.textContent = `${many(reply.total, "job")} found`;
       told = question;
     }
     main.dataset.ready = "true";
@@ -152,14 +152,14 @@ function nameOf(job) {
   return h("div", null,
     h("a", { class: "job-link", href: `#/jobs/${encodeURIComponent(job.job_id)}` }, job.name || job.job_id),
     h("div", { class: "sub mono" }, job.job_id),
-    job.dirty_records > 0 && h("div", { class: "sub warning" }, `${count(job.dirty_records)} dirty records`));
+    job.dirty_records > 0 && h("div", { class: "sub warning" }, many(job.dirty_records, "dirty record")));
 }
 
 function progressOf(job) {
   const share = job.state === "SUCCEEDED" ? 1
     : job.rows_estimate > 0 ? Math.min(1, job.rows_read / job.rows_estimate) : 0;
-  const told = job.rows_estimate > 0 ? `${count(job.rows_read)} of about ${count(job.rows_estimate)} rows`
-    : `${count(job.rows_read)} rows`;
+  const told = job.rows_estimate > 0 ? `${count(job.rows_read)} of about ${many(job.rows_estimate, "row")}`
+    : many(job.rows_read, "row");
   return h("div", null,
     h("div", { class: "bar", "aria-hidden": "true" },
       h("div", { class: `bar-fill ${job.state}`, style: { width: `${(share * 100).toFixed(1)}%` } })),
@@ -172,11 +172,11 @@ function pagerOf({ jobs, total }, { offset }, go) {
     type: "button", class: "small", disabled: !usable, dataset: { key: text }, on: { click: () => go(to) },
   }, text);
   if (total <= LIMIT && offset === 0) {
-    return h("span", { class: "muted" }, total === 1 ? "1 job" : `${count(total)} jobs`);
+    return h("span", { class: "muted" }, many(total, "job"));
   }
   return [
     h("span", { class: "muted" },
-      jobs.length > 0 && `${count(offset + 1)}–${count(offset + jobs.length)} of `, `${count(total)} jobs`),
+      jobs.length > 0 && `${count(offset + 1)}–${count(offset + jobs.length)} of `, many(total, "job")),
     h("span", { class: "row" },
       step("First", 0, offset > 0),
       step("Newer", Math.max(0, offset - LIMIT), offset > 0),

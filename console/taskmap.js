@@ -2,7 +2,7 @@
 // (within bounds, so that the smallest can still be seen), its colour by state. Large cells carry the state's letter.
 // Layout works in device pixels: with 100,000 tasks every pixel counts.
 
-import { count, h, patchChildren, problem, replace } from "./dom.js";
+import { count, h, many, patchChildren, problem, replace } from "./dom.js";
 
 export const STATES = {
   W: "Waiting", R: "Running", C: "Committing", D: "Done", F: "Failed", U: "Undecided",
@@ -226,7 +226,7 @@ export function taskMap(fetchTask) {
     patchChildren(legend, told.map(([letter, name]) => h("li", { dataset: { key: letter } },
       h("span", { class: `swatch ${letter}`, "aria-hidden": "true" }, letter),
       `${name} `, h("b", null, count(counts[letter])))));
-    canvas.setAttribute("aria-label", `Map of ${count(rows.length)} tasks: `
+    canvas.setAttribute("aria-label", `Map of ${many(rows.length, "task")}: `
       + `${told.map(([letter, name]) => `${count(counts[letter])} ${name.toLowerCase()}`).join(", ")}. `
       + "Arrow keys go from task to task, the details follow below.");
   };
@@ -330,9 +330,9 @@ export function taskMap(fetchTask) {
 
 function details(task) {
   const facts = [
-    `${count(task.rows_read)} of about ${count(task.rows_estimate)} rows read`,
+    `${count(task.rows_read)} of about ${many(task.rows_estimate, "row")} read`,
     task.worker_id && `worker ${task.worker_id}`,
-    task.attempts > 0 && `${count(task.attempts)} failed attempts`,
+    task.attempts > 0 && many(task.attempts, "failed attempt"),
     task.epoch > 0 && `epoch ${count(task.epoch)}`,
     task.error && `${task.error.code}: ${task.error.message}`,
   ].filter(Boolean);

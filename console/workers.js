@@ -2,7 +2,7 @@
 
 import { get, mayAct, post } from "./api.js";
 import {
-  bytes, confirmAction, count, duration, h, patchChildren, poll, problem, replace, table, toast,
+  bytes, confirmAction, count, duration, h, many, patchChildren, poll, problem, replace, table, toast,
 } from "./dom.js";
 
 const POLL_SECONDS = 2;
@@ -18,8 +18,8 @@ export async function show(main) {
   const drain = async (worker) => {
     const wanted = await confirmAction({
       title: `Drain ${worker.worker_id}?`,
-      text: `It takes no new tasks, finishes the ${worker.running} it runs, and then leaves. `
-        + "To bring it back, start the worker again.",
+      text: `It takes no new tasks, finishes what it runs (${many(worker.running, "task")}) and exits. What takes `
+        + "longer than its drain timeout is rolled back and given to other workers.",
       action: "Drain worker", danger: true,
     });
     if (!wanted) return;
