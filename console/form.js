@@ -136,9 +136,9 @@ export function createForm({ onChange, onFits, openCode }) {
     let names = new Set();
     const place = { known: null, missing: false, chosen: false };
 
-    const sourceSelect = h("select", { id: `${side}-datasource`, on: { change: () => {
-      chooseDatasource(datasources.find((one) => one.name === sourceSelect.value));
-      choose(() => set(datasource, sourceSelect.value));
+    const datasourceSelect = h("select", { id: `${side}-datasource`, on: { change: () => {
+      chooseDatasource(datasources.find((one) => one.name === datasourceSelect.value));
+      choose(() => set(datasource, datasourceSelect.value));
     } } });
     const databaseInput = h("input", { id: `${side}-database`, type: "text", list: databases.id, autocomplete: "off",
       spellcheck: "false", on: { change: () => choose(() => set(database, databaseInput.value.trim())) } });
@@ -209,17 +209,17 @@ export function createForm({ onChange, onFits, openCode }) {
       place.chosen = false;
       const options = datasources.filter((one) => types.includes(one.type))
         .map((one) => [one.name, side === "source" ? `${one.name} (${one.type})` : one.name]);
-      fillSelect(sourceSelect, [["", "choose"], ...options], model[datasource]);
+      fillSelect(datasourceSelect, [["", "choose"], ...options], model[datasource]);
       databaseInput.value = model[database];
       tableInput.value = table();
-      for (const control of [sourceSelect, databaseInput, tableInput]) {
+      for (const control of [datasourceSelect, databaseInput, tableInput]) {
         control.disabled = side === "source" && model.sourceLocked !== "";
       }
       refresh();
     });
     return Object.assign(place, { refresh, tables, element: h("div", { class: "stack" },
       h("div", { class: "fields" },
-        fieldOf(datasource, "Data source", sourceSelect),
+        fieldOf(datasource, "Data source", datasourceSelect),
         fieldOf(database, "Database", databaseInput),
         fieldOf(side === "source" ? "sourceTables" : "targetTable", "Table", tableInput)),
       databases, tables, note) });

@@ -285,7 +285,8 @@ function createPage(draft) {
     if (parametersShown === wanted) return;
     parametersShown = wanted;
     replace(parameterBox, literal && h("div", { class: "stack" },
-      h("p", { class: "hint" }, "The parameters of that job were replaced when it was started; a $ in its script stands for itself."),
+      h("p", { class: "hint" },
+        "The parameters of that job were replaced when it was started; a $ in its script stands for itself."),
       h("button", { type: "button", class: "small", id: "use-parameters", on: { click: () => {
         draft.literal = false;
         changed();
