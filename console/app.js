@@ -62,7 +62,7 @@ async function route() {
     else leave = done ?? (() => {});
   } catch (error) {
     if (mine === turn) {
-      replace(main, h("h1", null, title), h("div", { class: "note bad" }, problem(error)));
+      replace(main, h("h1", { class: "head" }, title), h("div", { class: "note bad" }, problem(error)));
       main.dataset.ready = "true";
     }
   }
@@ -110,7 +110,7 @@ async function start() {
       login();
       return;
     }
-    replace(main, h("h1", null, "Starlift"), h("div", { class: "note bad" }, problem(error)));
+    replace(main, h("h1", { class: "head" }, "Starlift"), h("div", { class: "note bad" }, problem(error)));
     setTimeout(start, RETRY_MS);
     return;
   }
