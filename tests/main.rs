@@ -3,6 +3,7 @@
 //! on the loopback, lives in temporary directories, and ends with its test.
 
 mod bad_input;
+mod browser;
 mod chaos;
 mod check;
 mod cluster;
@@ -10,6 +11,7 @@ mod commands;
 mod commit_job;
 mod complaints;
 mod compression;
+mod console;
 mod coordinators;
 mod datax;
 mod dirty;
