@@ -407,10 +407,14 @@ pub(crate) struct CoordinatorUrls {
         long = "coordinator",
         value_name = "URL[,URL]",
         env = "STARLIFT_COORDINATOR",
-        default_value = "http://127.0.0.1:9470",
+        default_value = CoordinatorUrls::DEFAULT,
         value_delimiter = ','
     )]
     pub urls: Vec<String>,
+}
+
+impl CoordinatorUrls {
+    pub(crate) const DEFAULT: &str = "http://127.0.0.1:9470";
 }
 
 #[derive(Debug, Args)]
