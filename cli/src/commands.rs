@@ -26,7 +26,7 @@ use crate::offline::Journal;
 use crate::output::Home;
 use crate::progress::Progress;
 use crate::screen::Screen;
-use crate::{again, authority, checked, convert, files, output, run, screen, servers};
+use crate::{again, authority, checked, completions, convert, files, output, run, screen, servers};
 
 /// Jobs of a coordinator.
 const THERE: Home<'static> = Home::Coordinator;
@@ -70,6 +70,7 @@ pub(crate) async fn execute(command: Command, screen: &Screen) -> u8 {
             TlsCommand::Init(args) => authority::init(&args),
         },
         Command::Check(args) => check(args).await,
+        Command::Completions(args) => completions::print(args.shell),
     };
     match result {
         Ok(End::Done) => 0,
@@ -114,7 +115,11 @@ fn wants_json(command: &Command) -> bool {
         Command::Drain(args) => args.client.output.json,
         Command::Resolve(args) => args.client.output.json,
         // A script is one JSON document already, and servers print none.
-        Command::Convert(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Tls(_) => false,
+        Command::Convert(_)
+        | Command::Coordinator(_)
+        | Command::Worker(_)
+        | Command::Tls(_)
+        | Command::Completions(_) => false,
     }
 }
 

@@ -7,6 +7,7 @@ mod authority;
 mod checked;
 mod client;
 mod commands;
+mod completions;
 mod convert;
 mod files;
 mod offline;
