@@ -32,6 +32,7 @@ mod security;
 mod source;
 mod standin;
 mod steer;
+mod terminal;
 mod text;
 mod throttle;
 mod types;
