@@ -247,7 +247,7 @@ async fn ctrl_c_in_a_watch_leaves_the_job_alone() {
     let (source, target) = tokio::join!(MariaDb::start(), Standin::start(&[]));
     fill_source(&source, ROWS).await;
     create_target(&target).await;
-    let cluster = Cluster::start(&datasources(&source, &target), 1, 2).await;
+    let mut cluster = Cluster::start(&datasources(&source, &target), 1, 2).await;
     target.fault(json!({ "op": "prepare", "count": null, "do": "hold" })).await;
     let job_id = cluster.submit(&orders_job(json!({}), json!({}))).await;
     let dir = workspace(&[]);
@@ -258,6 +258,12 @@ async fn ctrl_c_in_a_watch_leaves_the_job_alone() {
     let text = terminal.until("both tasks to run", |text| text.contains("> 2 running")).await;
     assert!(text.contains(&">".repeat(60)) && text.contains(" transfer "), "{text}");
     assert!(text.is_ascii(), "{text}");
+    cluster.coordinator.kill();
+    let text = terminal.until("that it is away", |text| text.contains("no word from the coordinator")).await;
+    assert!(text.contains("> 2 running"), "{text}");
+    cluster.restart_coordinator().await;
+    terminal.until("that it is back", |text| !text.contains("no word from the coordinator")).await;
+    terminal.until("both tasks to run still", |text| text.contains("> 2 running")).await;
     terminal.press_ctrl_c();
     assert_eq!(terminal.ended().await, Some(130));
     let text = terminal.text();
