@@ -34,6 +34,7 @@ mod security;
 mod source;
 mod standin;
 mod steer;
+mod terminal;
 mod text;
 mod throttle;
 mod types;

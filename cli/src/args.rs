@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use jiff::civil::Date;
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
@@ -120,6 +121,11 @@ pub(crate) enum Command {
     /// Try everything a job needs: logins, grants, every FE and BE, one row, columns and types; changes nothing
     #[command(after_help = "Example:\n  starlift check orders.json --from-workers")]
     Check(CheckArgs),
+    /// Print the script by which a shell completes commands and flags
+    #[command(
+        after_help = "Example:\n  starlift completions bash > ~/.local/share/bash-completion/completions/starlift"
+    )]
+    Completions(CompletionsArgs),
 }
 
 /// A job file and what goes into it.
@@ -407,10 +413,14 @@ pub(crate) struct CoordinatorUrls {
         long = "coordinator",
         value_name = "URL[,URL]",
         env = "STARLIFT_COORDINATOR",
-        default_value = "http://127.0.0.1:9470",
+        default_value = CoordinatorUrls::DEFAULT,
         value_delimiter = ','
     )]
     pub urls: Vec<String>,
+}
+
+impl CoordinatorUrls {
+    pub(crate) const DEFAULT: &str = "http://127.0.0.1:9470";
 }
 
 #[derive(Debug, Args)]
@@ -549,6 +559,12 @@ pub(crate) struct CheckArgs {
     pub datasources: DatasourcesFile,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that is to read the script
+    pub shell: Shell,
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

@@ -1,7 +1,6 @@
 //! What `starlift check` shows: every address against everybody who tried it, then what is to be mended. Pure text-making.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 
 use starlift_proto as pb;
 
@@ -9,13 +8,6 @@ use crate::output::{count, line, push_problem, seconds, table};
 
 /// Places that a matrix has columns for; more are summed up.
 const COLUMNS_MOST: usize = 6;
-
-/// Colours are for people at a terminal who have not asked to be spared them.
-pub(crate) fn wants_colours() -> bool {
-    std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
 
 /// What was tried, in the order in which the product comes to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

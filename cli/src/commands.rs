@@ -25,10 +25,8 @@ use crate::files::Job;
 use crate::offline::Journal;
 use crate::output::Home;
 use crate::progress::Progress;
-use crate::{authority, checked, convert, files, output, run, servers};
-
-/// How often a watched job is shown anew.
-pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+use crate::screen::Screen;
+use crate::{again, authority, checked, completions, convert, files, output, run, screen, servers};
 
 /// Jobs of a coordinator.
 const THERE: Home<'static> = Home::Coordinator;
@@ -48,16 +46,16 @@ pub(crate) enum End {
 }
 
 /// Runs the command and answers its exit code: 0 done, 1 the job failed, 2 mend the input, 3 mend something outside.
-pub(crate) async fn execute(command: Command) -> u8 {
+pub(crate) async fn execute(command: Command, screen: &Screen) -> u8 {
     let json = wants_json(&command);
     let result = match command {
-        Command::Run(args) => run::run(args).await,
+        Command::Run(args) => run::run(args, screen).await,
         Command::Coordinator(args) => Box::pin(servers::coordinator(*args)).await,
         Command::Worker(args) => Box::pin(servers::worker(args)).await,
-        Command::Submit(args) => submit(args).await,
+        Command::Submit(args) => submit(args, screen).await,
         Command::List(args) => list(args).await,
         Command::Status(args) => status(args).await,
-        Command::Watch(args) => watch(args).await,
+        Command::Watch(args) => watch(args, screen).await,
         Command::Tasks(args) => tasks(args).await,
         Command::Report(args) => report(args).await,
         Command::Workers(args) => workers(args).await,
@@ -72,6 +70,7 @@ pub(crate) async fn execute(command: Command) -> u8 {
             TlsCommand::Init(args) => authority::init(&args),
         },
         Command::Check(args) => check(args).await,
+        Command::Completions(args) => completions::print(args.shell),
     };
     match result {
         Ok(End::Done) => 0,
@@ -116,7 +115,11 @@ fn wants_json(command: &Command) -> bool {
         Command::Drain(args) => args.client.output.json,
         Command::Resolve(args) => args.client.output.json,
         // A script is one JSON document already, and servers print none.
-        Command::Convert(_) | Command::Coordinator(_) | Command::Worker(_) | Command::Tls(_) => false,
+        Command::Convert(_)
+        | Command::Coordinator(_)
+        | Command::Worker(_)
+        | Command::Tls(_)
+        | Command::Completions(_) => false,
     }
 }
 
@@ -154,7 +157,7 @@ pub(crate) fn stopped_by_signal() -> CancellationToken {
     token
 }
 
-async fn submit(args: SubmitArgs) -> Outcome {
+async fn submit(args: SubmitArgs, screen: &Screen) -> Outcome {
     let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?.unless_dry()?;
     output::warnings(&job.parsed.warnings);
     let mut client = connect(&args.client).await?;
@@ -165,7 +168,7 @@ async fn submit(args: SubmitArgs) -> Outcome {
     };
     let submitted = client.submit(request).await.map_err(one)?;
     if args.watch {
-        return follow(&mut client, &submitted.job_id, args.client.output.json).await;
+        return follow(&mut client, &submitted.job_id, &args.client, screen).await;
     }
     show(&submitted, args.client.output.json, |status| {
         format!("{}\nfollow it with: starlift watch {}\n", output::status(status, THERE), status.job_id)
@@ -192,25 +195,25 @@ async fn list(args: ClientArgs) -> Outcome {
     Ok(End::Done)
 }
 
-async fn watch(args: JobArgs) -> Outcome {
+async fn watch(args: JobArgs, screen: &Screen) -> Outcome {
     let mut client = connect(&args.client).await?;
-    follow(&mut client, &args.job_id, args.client.output.json).await
+    follow(&mut client, &args.job_id, &args.client, screen).await
 }
 
-async fn follow(client: &mut Client, job_id: &str, json: bool) -> Outcome {
-    let mut progress = Progress::start(json, THERE);
+async fn follow(client: &mut Client, job_id: &str, args: &ClientArgs, screen: &Screen) -> Outcome {
+    let progress = Progress::start(screen, args.output.json, THERE);
     let stop = stopped_by_signal();
     let report = tokio::select! {
-        report = client.follow(job_id, WATCH_INTERVAL, |status| progress.show(status)) => report,
+        report = progress.follow(client, job_id, |_| true) => report,
         () = stop.cancelled() => {
-            progress.finish();
-            eprintln!("the job goes on; follow it with: starlift watch {job_id}");
+            drop(progress);
+            eprintln!("the job goes on; follow it with: {}", again::watch(job_id, args));
             return Ok(End::Interrupted);
         }
     };
-    progress.finish();
+    drop(progress);
     let report = report.map_err(one)?;
-    show(&report, json, output::report);
+    show(&report, args.output.json, output::report);
     tell_next_steps(client, job_id, THERE).await;
     Ok(End::Job(Box::new(report)))
 }
@@ -351,7 +354,7 @@ async fn check(args: CheckArgs) -> Outcome {
             files::read_job_and_datasources(&args.job, schedule, &args.datasources.path)?;
         Box::pin(coordinator::check_job(&job.parsed.spec, job.parsed.warnings, &datasources)).await
     };
-    show(&reply, json, |reply| checked::text(reply, checked::wants_colours()));
+    show(&reply, json, |reply| checked::text(reply, screen::understands_codes(&std::io::stdout())));
     Ok(match &reply.error {
         None => End::Done,
         Some(error) => End::Unfit(Code::from_name(&error.code)),

@@ -1,18 +1,23 @@
 //! The one binary `starlift`: reads flags ([`args`]), runs one command ([`commands`], [`run`]) and turns its end into
 //! output ([`output`]) and an exit code. Decides nothing about jobs.
 
+mod again;
 mod args;
 mod authority;
 mod checked;
 mod client;
 mod commands;
+mod completions;
 mod convert;
 mod files;
 mod offline;
 mod output;
 mod progress;
+mod rates;
 mod run;
+mod screen;
 mod servers;
+mod view;
 
 use std::process::ExitCode;
 
@@ -21,6 +26,7 @@ use clap::Parser;
 use starlift_common::telemetry;
 
 use crate::args::Cli;
+use crate::screen::Screen;
 
 fn main() -> anyhow::Result<ExitCode> {
     // Two TLS providers in one process would panic at the first connection; this is the only one.
@@ -28,7 +34,10 @@ fn main() -> anyhow::Result<ExitCode> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
     let cli = Cli::parse();
-    telemetry::init(cli.log_format.into(), &cli.log_filter());
+    let screen = Screen::stderr();
+    let log = screen.clone();
+    let filter = cli.log_filter();
+    telemetry::init(cli.log_format.into(), &filter, screen.understands_codes(), move || log.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    Ok(ExitCode::from(runtime.block_on(commands::execute(cli.command))))
+    Ok(ExitCode::from(runtime.block_on(commands::execute(cli.command, &screen))))
 }

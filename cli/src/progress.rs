@@ -1,85 +1,130 @@
-//! Live progress on stderr: one line in place on a terminal, one line every ten seconds elsewhere.
+//! Live progress on stderr: a picture in place on a terminal, one line every ten seconds elsewhere.
 
-use std::io::IsTerminal;
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use starlift_common::problem::Problem;
 use starlift_proto as pb;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::client::Client;
 use crate::output::{self, Home, bytes, count, seconds};
+use crate::rates::Rates;
+use crate::screen::Screen;
+use crate::view;
 
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows one job's way to its end.
+/// How often a watched job is asked for and drawn anew.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Statuses come all the time; a coordinator that is silent for so long is away.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Shows one job's way to its end. When it is dropped, the picture is gone.
 pub(crate) struct Progress<'a> {
-    bar: Option<ProgressBar>,
-    last_line: Option<Instant>,
-    last_state: String,
+    screen: &'a Screen,
+    in_place: bool,
     home: Home<'a>,
+    seen: RefCell<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    last: Option<(pb::JobStatus, Instant)>,
+    rates: Rates,
+    ticks: usize,
+    last_line: Option<(String, Instant)>,
     /// What was last said of a job that stands still.
     standstill: Option<String>,
 }
 
 impl<'a> Progress<'a> {
     /// With `json` nothing is drawn in place: stderr then belongs to log collectors.
-    pub(crate) fn start(json: bool, home: Home<'a>) -> Self {
-        let in_place = !json
-            && std::io::stderr().is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let bar = in_place.then(|| {
-            let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let bar = if colours { "{bar:24.cyan/black.bright}" } else { "{bar:24}" };
-            let style = ProgressStyle::with_template(&format!("{{prefix:<10}} {bar} {{msg}}"));
-            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(5));
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Self { bar, last_line: None, last_state: String::new(), home, standstill: None }
+    pub(crate) fn start(screen: &'a Screen, json: bool, home: Home<'a>) -> Self {
+        Self { screen, in_place: !json && screen.understands_codes(), home, seen: RefCell::default() }
     }
 
-    pub(crate) fn show(&mut self, status: &pb::JobStatus) {
-        if let Some(bar) = &self.bar {
-            let progress = status.progress.unwrap_or_default();
-            bar.set_length(progress.rows_estimate.max(progress.rows_loaded).max(1));
-            bar.set_position(progress.rows_loaded);
-            bar.set_prefix(status.state.clone());
-            bar.set_message(line(status));
-        } else if self.is_due(status) {
-            eprintln!("{:<10} {}", status.state, line(status));
+    /// Follows the job to its end. Statuses that `is_shown` refuses are kept from the screen.
+    pub(crate) async fn follow(
+        &self,
+        client: &mut Client,
+        job_id: &str,
+        is_shown: impl Fn(&pb::JobStatus) -> bool,
+    ) -> Result<pb::FinalReport, Problem> {
+        let show = |status: &pb::JobStatus| {
+            if is_shown(status) {
+                self.show(status);
+            }
+        };
+        tokio::select! {
+            report = client.follow(job_id, INTERVAL, show) => report,
+            never = self.keep_drawing() => match never {},
         }
-        self.tell_standstill(status);
+    }
+
+    fn show(&self, status: &pb::JobStatus) {
+        let now = Instant::now();
+        let mut seen = self.seen.borrow_mut();
+        if self.in_place {
+            seen.rates.note(status, now);
+            seen.last = Some((status.clone(), now));
+        } else if seen.line_is_due(status, now) {
+            self.screen.print(&format!("{:<10} {}\n", status.state, line(status)));
+        }
+        self.tell_standstill(&mut seen, status);
+    }
+
+    /// Draws at its own pace: the window may change and the coordinator may be away.
+    async fn keep_drawing(&self) -> Infallible {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut seen = self.seen.borrow_mut();
+            seen.ticks += 1;
+            let Some((status, heard)) = &seen.last else { continue };
+            let style = self.screen.style();
+            self.screen.draw(|width| {
+                let mut lines = view::frame(status, &seen.rates, width, style, seen.ticks);
+                let silent = heard.elapsed();
+                if silent > SILENCE {
+                    lines.push(view::silence(silent.as_secs_f64(), width, style));
+                }
+                lines
+            });
+        }
     }
 
     /// Says once why the job is paused; it may be resumed from elsewhere.
-    fn tell_standstill(&mut self, status: &pb::JobStatus) {
+    fn tell_standstill(&self, seen: &mut Seen, status: &pb::JobStatus) {
         let standstill = (status.state == "PAUSED").then(|| output::standstill(status, self.home));
-        if self.standstill == standstill {
+        if seen.standstill == standstill {
             return;
         }
         if let Some(text) = &standstill {
-            match &self.bar {
-                Some(bar) => bar.suspend(|| eprint!("{text}")),
-                None => eprint!("{text}"),
-            }
+            self.screen.print(text);
         }
-        self.standstill = standstill;
+        seen.standstill = standstill;
     }
+}
 
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.screen.clear();
     }
+}
 
+impl Seen {
     /// Every ten seconds, and whenever the job's state changed.
-    fn is_due(&mut self, status: &pb::JobStatus) -> bool {
-        let now = Instant::now();
-        let is_due =
-            self.last_state != status.state || self.last_line.is_none_or(|last| now - last >= LINE_EVERY);
+    fn line_is_due(&mut self, status: &pb::JobStatus, now: Instant) -> bool {
+        let is_due = self
+            .last_line
+            .as_ref()
+            .is_none_or(|(state, last)| *state != status.state || now - *last >= LINE_EVERY);
         if is_due {
-            self.last_line = Some(now);
-            self.last_state.clone_from(&status.state);
+            self.last_line = Some((status.state.clone(), now));
         }
         is_due
     }

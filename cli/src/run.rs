@@ -22,16 +22,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::again;
 use crate::args::RunArgs;
 use crate::client::Client;
 use crate::commands::{
-    End, WATCH_INTERVAL, new_job_id, show, show_plan, stopped_by_signal, tell_next_steps, unix_time,
-    worker_problem,
+    End, new_job_id, show, show_plan, stopped_by_signal, tell_next_steps, unix_time, worker_problem,
 };
 use crate::files::{self, Job};
 use crate::offline::Journal;
 use crate::output::{self, Home};
 use crate::progress::Progress;
+use crate::screen::Screen;
 
 /// After Ctrl-C running tasks are given back at once; the next run reads them again.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Workers and coordinator live and die together here: a lease that runs out was held by an earlier process.
 const LEASE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
+pub(crate) async fn run(args: RunArgs, screen: &Screen) -> Result<End, Vec<Problem>> {
     let last = last_job(&args.state).await.map_err(|problem| vec![problem])?;
     let (job, datasources, schedule) = read(&args, last.as_ref())?;
     output::warnings(&job.parsed.warnings);
@@ -50,9 +51,17 @@ pub(crate) async fn run(args: RunArgs) -> Result<End, Vec<Problem>> {
     made.map_err(|error| vec![unwritable(&args.state, &error)])?;
     // Decided before anything runs: a job that is not to go on must not come a step further by the question.
     let start = decide(&args, &job, schedule, last).map_err(|problem| vec![problem])?;
+    // From here on an interruption leaves a directory that the same command goes on with.
+    let stop = stopped_by_signal();
     let cluster =
         Cluster::start(&args, LiveDatasources::new(datasources)).await.map_err(|problem| vec![problem])?;
-    let result = drive(&args, job, start, &cluster).await;
+    let result = tokio::select! {
+        result = drive(&args, job, start, &cluster, screen) => result,
+        () = stop.cancelled() => {
+            eprintln!("interrupted; what was finished is kept. To resume:\n  {}", again::run(&args));
+            Ok(End::Interrupted)
+        }
+    };
     // A broken half explains whatever else went wrong, so it is told first.
     cluster.stop().await.and(result).map_err(|problem| vec![problem])
 }
@@ -114,7 +123,13 @@ fn digest(job: &Job) -> String {
 }
 
 /// Submits or resumes the job and follows it.
-async fn drive(args: &RunArgs, job: Job, beginning: Beginning, cluster: &Cluster) -> Result<End, Problem> {
+async fn drive(
+    args: &RunArgs,
+    job: Job,
+    beginning: Beginning,
+    cluster: &Cluster,
+    screen: &Screen,
+) -> Result<End, Problem> {
     let mut client = Client::connect(std::slice::from_ref(&cluster.url), Dialer::default()).await?;
     let Beginning { step, job: remembered, last } = beginning;
     if step == Step::Replace {
@@ -130,7 +145,7 @@ async fn drive(args: &RunArgs, job: Job, beginning: Beginning, cluster: &Cluster
     if matches!(step, Step::GoOn | Step::Resume) {
         eprint!("{}", output::resuming(&last, schedule));
     }
-    follow(args, &mut client, &job_id, cluster).await
+    follow(args, &mut client, &job_id, cluster, screen).await
 }
 
 /// To the job's end, or to a standstill that nobody but the next run could end.
@@ -139,26 +154,25 @@ async fn follow(
     client: &mut Client,
     job_id: &str,
     cluster: &Cluster,
+    screen: &Screen,
 ) -> Result<End, Problem> {
     let home = Home::Directory(&args.state);
-    let mut progress = Progress::start(args.output.json, home);
-    let stop = stopped_by_signal();
+    let progress = Progress::start(screen, args.output.json, home);
     let (stands_still, standstill) = watch::channel(None);
-    let show_progress = |status: &pb::JobStatus| match &status.error {
-        Some(reason) if status.state == "PAUSED" => drop(stands_still.send_replace(Some(reason.clone()))),
-        _ => progress.show(status),
+    let moves = |status: &pb::JobStatus| {
+        let reason = status.error.clone().filter(|_| status.state == "PAUSED");
+        let moves = reason.is_none();
+        if !moves {
+            stands_still.send_replace(reason);
+        }
+        moves
     };
     let report = tokio::select! {
-        report = client.follow(job_id, WATCH_INTERVAL, show_progress) => report,
-        () = stop.cancelled() => {
-            progress.finish();
-            eprintln!("interrupted; what was finished is kept. To resume:\n  {}", same_command(args));
-            return Ok(End::Interrupted);
-        }
+        report = progress.follow(client, job_id, moves) => report,
         problem = cluster.failed() => Err(problem),
         reason = some(standstill) => Err(paused(args, reason.into())),
     };
-    progress.finish();
+    drop(progress);
     let report = report?;
     show(&report, args.output.json, output::report);
     tell_next_steps(client, job_id, home).await;
@@ -167,7 +181,7 @@ async fn follow(
 
 /// Why the job stands still, and how it goes on once that is mended.
 fn paused(args: &RunArgs, reason: Problem) -> Problem {
-    let go_on = format!("to go on: {}", same_command(args));
+    let go_on = format!("to go on: {}", again::run(args));
     let hint = if reason.hint.is_empty() { go_on } else { format!("{}; {go_on}", reason.hint) };
     reason.hint(hint)
 }
@@ -272,39 +286,6 @@ impl Refusal {
 
 /// Undecided tasks that one message names.
 const TASKS_IN_HINT: usize = 5;
-
-/// The command line that goes on with the job.
-fn same_command(args: &RunArgs) -> String {
-    let mut words = vec!["starlift".to_owned(), "run".into(), args.job.path.display().to_string()];
-    for (name, value) in &args.job.parameters {
-        words.extend(["--param".into(), format!("{name}={value}")]);
-    }
-    if let Some(file) = &args.job.params_file {
-        words.extend(["--params-file".into(), file.display().to_string()]);
-    }
-    // Without them the run goes on with the times it began with; its zone was for the clock alone.
-    if let Some(date) = args.job.times.bizdate {
-        words.extend(["--bizdate".into(), date.to_string()]);
-    }
-    if let Some(time) = args.job.times.scheduled_time {
-        words.extend(["--scheduled-time".into(), time.to_string()]);
-    }
-    if args.job.lenient {
-        words.push("--lenient".into());
-    }
-    words.extend(["--datasources".into(), args.datasources.path.display().to_string()]);
-    words.extend(["--state".into(), args.state.display().to_string()]);
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=./:,@%+".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
 
 /// What the state directory holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -471,13 +452,6 @@ mod tests {
         assert_eq!(next_step(false, false, &loaded("SUCCEEDED")), Ok(Step::Start));
         assert_eq!(next_step(false, true, &loaded("FAILED")), Ok(Step::Start));
         assert_eq!(next_step(false, true, &loaded("RUNNING")), Ok(Step::Replace));
-    }
-
-    #[test]
-    fn a_shell_reads_a_quoted_word_back() {
-        assert_eq!(quoted("day=2026-11-21"), "day=2026-11-21");
-        assert_eq!(quoted("where=a > 'b'"), r"'where=a > '\''b'\'''");
-        assert_eq!(quoted(""), "''");
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Log set-up, the same for every command: to stderr, as text or as JSON lines.
-
-use std::io::IsTerminal;
+//! Log set-up, the same for every command: as text or as JSON lines, to wherever the caller says.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,17 +11,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends logs to stderr from now on, with colours on a terminal only. `filter` is a level or a `tracing` filter such as `info,starlift_worker=debug`;
-/// an unreadable one falls back to `info` and says so.
-pub fn init(format: LogFormat, filter: &str) {
+/// Sends logs to `writer` from now on, a whole line in each write. `filter` is a level or a `tracing` filter such as
+/// `info,starlift_worker=debug`; an unreadable one falls back to `info` and says so.
+pub fn init<W>(format: LogFormat, filter: &str, colours: bool, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let (parsed, complaint) = match EnvFilter::try_new(filter) {
         Ok(parsed) => (parsed, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(colours);
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_ansi(colours);
     // A second call (several commands in one test process) keeps the first set-up.
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
