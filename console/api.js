@@ -4,7 +4,7 @@
 const BASE = "/api/v1";
 
 /** What GET /session said last; app.js fills it before the first page is shown. */
-export const session = { role: "read", login: false, version: "" };
+export const session = { role: "read", login: false, version: "", grpc: "" };
 
 /** Whether this token may change anything. The server decides; this only spares the reader a refused click. */
 export function mayAct() {

@@ -1,6 +1,6 @@
 // The workers: who is there, what they do, how fast. Rates are differences of two polls.
 
-import { get, mayAct, post } from "./api.js";
+import { get, mayAct, post, session } from "./api.js";
 import {
   bytes, confirmAction, count, duration, h, many, patchChildren, poll, problem, replace, table, toast,
 } from "./dom.js";
@@ -101,8 +101,7 @@ function workersTable(rows, drain) {
       h("p", null, "No worker is connected. Jobs wait until there is one."),
       h("p", null, "Start one on a host that reaches the sources and the target:"),
       h("pre", { class: "mono command", tabindex: 0, role: "region", "aria-label": "Command that starts a worker" },
-        `starlift worker --coordinator http://${location.hostname}:9470 --datasources datasources.toml`),
-      h("p", null, "9470 is the coordinator's gRPC port by default, not the port of this page."),
+        `starlift worker --coordinator ${session.grpc} --datasources datasources.toml`),
     ],
   });
 }

@@ -105,17 +105,14 @@ impl Browser {
     }
 
     /// Waits until an expression of the page is true.
-    #[track_caller]
-    pub(crate) fn until<'a>(&'a self, what: &'a str, expression: &'a str) -> impl Future<Output = ()> + 'a {
-        async move {
-            let deadline = Instant::now() + PATIENCE;
-            while self.run(&format!("return Boolean({expression})")).await != json!(true) {
-                if Instant::now() > deadline {
-                    let page = self.run("return document.querySelector('main').innerText").await;
-                    panic!("waited in vain for {what}; the page:\n{}", page.as_str().unwrap_or_default());
-                }
-                sleep(Duration::from_millis(50)).await;
+    pub(crate) async fn until(&self, what: &str, expression: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.run(&format!("return Boolean({expression})")).await != json!(true) {
+            if Instant::now() > deadline {
+                let page = self.run("return document.querySelector('main').innerText").await;
+                panic!("waited in vain for {what}; the page:\n{}", page.as_str().unwrap_or_default());
             }
+            sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -36,7 +36,9 @@ use fields::Object;
 pub use datax::{Converted, convert, is_datax};
 pub use load_props::derived_columns;
 pub use locate::{locate, locate_line};
-pub use parameters::{Definition, Parameters, Substituted, parse_file as parse_parameters, substitute};
+pub use parameters::{
+    Definition, Parameters, Substituted, parameter_names, parse_file as parse_parameters, substitute,
+};
 pub use schedule::{Schedule, ScheduledTime, parse_business_date, parse_scheduled_time};
 pub use text::{MAX_BYTES, strip_comments};
 

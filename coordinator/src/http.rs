@@ -56,6 +56,8 @@ pub(crate) struct Views {
     pub(crate) guard: Guard,
     pub(crate) proxy: Proxy,
     pub(crate) histories: Histories,
+    /// This coordinator's own URL for workers and commands.
+    pub(crate) grpc: Arc<str>,
     pub(crate) clock: Clock,
     /// Ends streams that have no end of their own.
     pub(crate) stop: CancellationToken,

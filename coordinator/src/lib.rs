@@ -156,7 +156,8 @@ pub async fn run(
     let stop = shutdown.child_token();
     let _stop_on_return = stop.clone().drop_guard();
     info!(grpc = %address(&grpc), %advertise, "coordinator is up");
-    let own = Leader { grpc: advertise.into(), http: advertise_http.map(Into::into) };
+    let grpc_url: Arc<str> = advertise.into();
+    let own = Leader { grpc: grpc_url.clone(), http: advertise_http.map(Into::into) };
     let leading = async {
         let ended = match config.state {
             StateLocation::File(directory) => match Alone::new(directory) {
@@ -182,6 +183,7 @@ pub async fn run(
             guard: guard.clone(),
             proxy: proxy.clone(),
             histories: histories.clone(),
+            grpc: grpc_url,
             clock,
             stop: stop.clone(),
         };

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::DateTime;
 use serde_json::Value;
 
 use super::fields::escape;
@@ -127,6 +128,30 @@ pub fn substitute(script: &str, parameters: &Parameters) -> Result<Substituted, 
         return Err(problems);
     }
     Ok(Substituted { text: format!("{value:#}\n"), used: values, depends_on_time })
+}
+
+/// Names of the parameters in a script's text that somebody has to give; what is built in is not among them.
+pub fn parameter_names(text: &str) -> BTreeSet<String> {
+    let schedule = Schedule::new(DateTime::constant(2000, 1, 1, 0, 0, 0, 0), None, None);
+    let nothing_given = Parameters { values: BTreeMap::new(), schedule };
+    let mut names = BTreeSet::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        rest = &rest[dollar..];
+        let length = match token(rest) {
+            Token::Dollar => 2,
+            Token::Literal => 1,
+            Token::Time { written, .. } => written.len(),
+            Token::Name { name, written } => {
+                if let Err(Fault::NoValue { name, .. }) = named(name, written, &nothing_given) {
+                    names.insert(name.to_owned());
+                }
+                written.len()
+            }
+        };
+        rest = &rest[length..];
+    }
+    names
 }
 
 #[derive(Default)]
@@ -371,6 +396,12 @@ mod tests {
             place: format!("--param {name}"),
         };
         given.iter().map(define).collect()
+    }
+
+    #[test]
+    fn what_has_to_be_given_is_named_once_and_nothing_that_is_built_in() {
+        let text = "${d} $d $$x ${bizdate} ${yyyymmdd-1} $[yyyymmdd] ${mm_code} ${a.b} ${} ${no name} $1 $";
+        assert_eq!(parameter_names(text).into_iter().collect::<Vec<_>>(), ["a.b", "d", "mm_code"]);
     }
 
     const GIVEN: &[(&str, &str)] = &[("dt", "20260101"), ("d.x", "1"), ("q", "a'b\"c$$dt")];

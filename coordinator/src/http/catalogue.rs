@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use starlift_common::datasource::{Datasource, SslMode};
-use starlift_common::job::SourceKind;
+use starlift_common::job::{CellRule, SourceKind};
 use starlift_common::problem::{Mend, Problem};
 use starlift_proto as pb;
 
@@ -126,12 +126,26 @@ pub(super) async fn mapping(Sent(Mapping { source, pairs }): Sent<Mapping>) -> A
         let (name, why, remedy) = match fit(system, &kind, &starrocks_kind(&pair.target_type)) {
             Fit::Exact => ("exact", "every value arrives as it left".into(), String::new()),
             Fit::Widened => ("widened", "the target holds more; every value arrives".into(), String::new()),
-            Fit::Checked(_) => {
-                ("checked", "a value that does not fit makes its row an error".into(), String::new())
-            }
+            Fit::Checked(rule) => ("checked", checked_for(rule), String::new()),
             Fit::Refused { why, remedy } => ("refused", why, remedy),
         };
         json!({ "fit": name, "why": why, "remedy": remedy })
     });
     Ok(Json(json!({ "fits": fits.collect::<Vec<_>>() })))
+}
+
+/// What a row must be like so that it is no error.
+fn checked_for(rule: Option<CellRule>) -> String {
+    let fitting = match rule {
+        None => "values that the target holds".into(),
+        Some(CellRule::Truth) => "0, 1, true and false".into(),
+        Some(CellRule::WholeNumber) => "whole numbers".into(),
+        Some(CellRule::Decimal { scale }) => format!("numbers with at most {scale} digits behind the point"),
+        Some(CellRule::Date) => "dates as YYYY-MM-DD".into(),
+        Some(CellRule::DateTime) => "dates, and times as YYYY-MM-DD HH:MM:SS".into(),
+        Some(CellRule::RealDate) => "dates without a zero part".into(),
+        Some(CellRule::Json) => "JSON documents".into(),
+        Some(CellRule::NoZeroAtEnd) => "texts without a zero byte at the end".into(),
+    };
+    format!("only {fitting} go in; any other makes its row an error")
 }

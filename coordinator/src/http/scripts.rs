@@ -1,6 +1,6 @@
 //! What can be done with a job script: validate, check, plan, submit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -93,7 +93,8 @@ pub(super) async fn validate(Shared(views): Shared<Views>, Sent(sent): Sent<Scri
         Err(problems) => (problems, Vec::new()),
     };
     let problems: Vec<Value> = problems.iter().map(|problem| placed(&text, problem)).collect();
-    Ok(Json(json!({ "problems": problems, "warnings": warnings, "parameters": parameter_names(&text) })))
+    let parameters = script::parameter_names(&text);
+    Ok(Json(json!({ "problems": problems, "warnings": warnings, "parameters": parameters })))
 }
 
 /// The problem with the place in the text that it is about; the beginning, where it names none.
@@ -108,15 +109,6 @@ fn placed(text: &str, problem: &Problem) -> Value {
     told["from"] = json!(units(before));
     told["to"] = json!(units(&text[..range.end]));
     told
-}
-
-/// Names in `${...}`, without those that are no names.
-fn parameter_names(text: &str) -> BTreeSet<&str> {
-    let pieces = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
-    let is_name = |name: &&str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
-    };
-    pieces.map(|(name, _)| name).filter(is_name).collect()
 }
 
 /// Tries everything that the job needs, from here and from every worker.
@@ -176,12 +168,6 @@ mod tests {
         let told = placed(text, &Problem::new(Code::UnknownDatasource, "no").at("datasources.toml"));
         assert_eq!((&told["from"], &told["to"]), (&json!(0), &json!(1)));
         assert_eq!(placed("", &Problem::new(Code::InvalidScript, "no"))["to"], json!(0));
-    }
-
-    #[test]
-    fn parameters_are_named_once() {
-        let names = parameter_names("a ${d} ${bdp.system.cyctime} ${d} $${x ${} ${no name}");
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["bdp.system.cyctime", "d"]);
     }
 
     #[test]

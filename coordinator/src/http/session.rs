@@ -38,8 +38,12 @@ pub(super) async fn end(Shared(views): Shared<Views>) -> Response {
 }
 
 fn document(views: &Views, role: Role) -> Value {
-    let (login, version) = (views.guard.has_tokens(), env!("CARGO_PKG_VERSION"));
-    json!({ "role": role.as_str(), "login": login, "version": version })
+    json!({
+        "role": role.as_str(),
+        "login": views.guard.has_tokens(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "grpc": views.grpc,
+    })
 }
 
 fn with_cookie(views: &Views, token: Option<&str>, mut response: Response) -> Response {
