@@ -130,7 +130,7 @@ async fn commands_find_the_leader_through_a_follower_and_past_a_dead_address() {
     cluster.client_of(&without_scheme, &list).await.succeeded();
 
     // A follower hands REST requests on, and does not take part of the answer for itself.
-    for (path, status, text) in [("/api/v1/jobs", 200, "\"jobs\":[]"), ("/api/v1/jobs/x", 400, "UNKNOWN_JOB")]
+    for (path, status, text) in [("/api/v1/jobs", 200, "\"jobs\":[]"), ("/api/v1/jobs/x", 404, "UNKNOWN_JOB")]
     {
         let (answered, page) = cluster.page(1, path).await.expect("a follower answers");
         assert!(answered == status && page.contains(text), "{path}: {answered} {page}");

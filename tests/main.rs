@@ -28,6 +28,7 @@ mod operations;
 mod parameters;
 mod plain;
 mod process;
+mod rest;
 mod rows;
 mod scripts;
 mod security;

@@ -74,6 +74,8 @@ macro_rules! codes {
         pub enum Code { $(#[serde(rename = $text)] $name,)* }
 
         impl Code {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }

@@ -324,7 +324,9 @@ impl AdminService for Services {
         }
         let workers = self.read(report::workers).await?;
         let found = workers.into_iter().find(|worker| *worker.worker_id == *id.0);
-        found.map(Response::new).ok_or_else(|| Status::not_found("the worker has left"))
+        found
+            .map(Response::new)
+            .ok_or_else(|| refused(&Problem::new(Code::UnknownWorker, format!("worker {} has left", id.0))))
     }
 
     async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckReply>, Status> {

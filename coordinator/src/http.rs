@@ -99,14 +99,14 @@ async fn serve_on(
         .map_err(CoordinatorError::Http)
 }
 
-/// What a request needs. Whoever may only look sees no other server's tables.
+/// What a request needs. Whoever may only look sees no scripts, and no tables of other servers.
 fn needs(method: &Method, path: &str) -> Option<Role> {
     let is_read = *method == Method::GET || *method == Method::HEAD;
     match path {
         "/livez" | "/readyz" => None,
         "/api/v1/session" if !is_read => None,
         "/api/v1/datasources" | "/metrics" if is_read => Some(Role::Read),
-        _ if path.starts_with("/api/v1/datasources/") => Some(Role::User),
+        _ if path.starts_with("/api/v1/datasources/") || path.ends_with("/script") => Some(Role::User),
         _ if path.starts_with("/api/") => Some(if is_read { Role::Read } else { Role::User }),
         // The console's files hold nothing but the console.
         _ if is_read => None,
@@ -286,7 +286,7 @@ struct Nothing {}
 
 fn parse(text: &str) -> Result<JobId, Refusal> {
     text.parse().map_err(|error: starlift_common::ids::InvalidJobId| {
-        Refusal::new(StatusCode::BAD_REQUEST, Problem::new(Code::UnknownJob, error.to_string()))
+        Refusal::new(StatusCode::NOT_FOUND, Problem::new(Code::UnknownJob, error.to_string()))
     })
 }
 

@@ -33,8 +33,8 @@ use crate::leader::{Desk, NotLeading};
 const HANDED_ON: &str = "starlift-handed-on";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the leader may think about a REST request; a check may wait for its workers.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the leader may think about a REST request; a check may wait ten minutes for its workers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(660);
 
 /// A leader's URL, and what carries calls there.
 type Way = (Arc<str>, Channel);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use starlift_common::datasource::{Datasource, SslMode};
 use starlift_common::job::{CellRule, SourceKind};
-use starlift_common::problem::{Mend, Problem};
+use starlift_common::problem::{Code, Mend, Problem};
 use starlift_proto as pb;
 
 use super::{Answer, Nothing, Refusal, Sent, Views};
@@ -63,9 +63,11 @@ pub(super) fn checked(views: &Views, reply: Result<pb::CheckReply, NotChecked>) 
 
 /// What cannot be asked of a data source is the caller's fault, or that of what lies behind us.
 fn refused(problem: Problem) -> Refusal {
-    let status = match problem.code.mend() {
-        Mend::Outside => StatusCode::BAD_GATEWAY,
-        Mend::Input | Mend::Job => StatusCode::BAD_REQUEST,
+    let status = match problem.code {
+        Code::UnknownDatasource | Code::UnknownTable => StatusCode::NOT_FOUND,
+        Code::WrongState => StatusCode::CONFLICT,
+        code if code.mend() == Mend::Outside => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::BAD_REQUEST,
     };
     Refusal::new(status, problem)
 }

@@ -100,6 +100,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_description_of_rest_is_of_this_version_and_knows_every_code() {
+        let described: serde_json::Value =
+            serde_json::from_slice(include_bytes!("openapi.json")).expect("it is JSON");
+        assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(described["components"]["schemas"]["Code"]["enum"], serde_json::json!(codes));
+    }
+
+    #[test]
     fn every_file_of_the_console_is_served() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../console");
         let there =
