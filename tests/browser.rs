@@ -56,6 +56,7 @@ impl Browser {
         } });
         let made = browser.send("POST", "/session", &json!({ "capabilities": capabilities })).await;
         browser.session = made["sessionId"].as_str().expect("a session").to_owned();
+        browser.resize(DESK).await;
         browser
     }
 

@@ -190,7 +190,10 @@ async fn a_job_is_paused_resumed_and_cancelled_from_its_page() {
     browser.click("tr[data-worker-id] button").await;
     browser.click("#confirm-yes").await;
     browser
-        .until("a worker to be gone", "document.querySelectorAll('tr[data-worker-id]').length === 1")
+        .until(
+            "a worker to leave",
+            "document.querySelector('#workers-table').textContent.includes('DRAINING')",
+        )
         .await;
     stage.target.wait_until_nothing_is_open().await;
     stays_at_home(&browser, &home, &[]).await;
