@@ -314,6 +314,25 @@ async fn a_whole_cluster_is_encrypted_and_leaves_no_secret_anywhere() {
         assert_eq!(status, "200", "{host}{path}: {text}");
         said += &text;
     }
+    // A browser signs in once, and its cookie is good for both.
+    let with_cookies = async |host: &str, path: &str, flags: &[&str]| {
+        let own = ["--cert", "tls/client.crt", "--key", "tls/client.key", "-b", "cookies", "-c", "cookies"];
+        let flags = [&own[..], flags].concat();
+        curl_with(dir.path(), "tls/ca.crt", &format!("https://{host}{path}"), &flags).await
+    };
+    let login = json!({ "token": tokens[1] }).to_string();
+    let json = ["-H", "Content-Type: application/json", "-d", &login];
+    let (status, text) = with_cookies(&addresses[1].1, "/api/v1/session", &json).await;
+    assert!(status == "200" && text.contains("\"user\""), "{status} {text}");
+    let cookies = std::fs::read_to_string(dir.path().join("cookies")).expect("curl keeps them");
+    assert!(cookies.contains("#HttpOnly_") && cookies.contains("__Host-starlift"), "{cookies}");
+    for (_, http) in &addresses {
+        let (status, text) = with_cookies(http, &format!("/api/v1/jobs/{id}/script"), &[]).await;
+        assert!(status == "200" && text.contains("orders"), "{status} {text}");
+    }
+    with_cookies(&addresses[0].1, "/api/v1/session", &["-X", "DELETE"]).await;
+    assert_eq!(with_cookies(&addresses[0].1, "/api/v1/jobs", &[]).await.0, "401");
+
     let stored = SafeEtcd::everything(dir.path());
     assert!(stored.contains("SUCCEEDED") && stored.contains("orders"), "the search sees what is stored");
     for server in &servers {

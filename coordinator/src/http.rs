@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, FromRequestParts, Query, Request, State as Shared};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Problem};
+use starlift_common::script::MAX_BYTES;
 use starlift_common::wire;
 use starlift_link::guard::{Guard, Needs, check_http};
 use starlift_link::listen::{Incoming, Peer, Tls};
@@ -43,6 +44,9 @@ mod events;
 mod jobs;
 mod scripts;
 mod session;
+
+/// Largest body taken: a script, each of whose characters may need two in JSON, and its parameters.
+const BODY_BYTES: usize = 2 * MAX_BYTES + (1 << 20);
 
 const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
 
@@ -160,6 +164,7 @@ fn router(views: Views) -> Router {
         })
         .with_state(views)
         .merge(probes().with_state(desk))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state((guard, needs as Needs), check_http))
 }
 
