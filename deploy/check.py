@@ -97,6 +97,8 @@ def check_dockerfile(stages):
         known.add(name)
     for member in CARGO["members"]:
         check(not is_ignored(member), f".dockerignore hides {member}, which the workspace names")
+    # The coordinator has its files in its binary.
+    check(not is_ignored("console"), ".dockerignore hides console")
     for name in BINARIES:
         stage = stages.get("standin" if name == "starrocks-standin" else name, [("FROM", "")])
         last = dict(stage)

@@ -330,6 +330,7 @@ def main():
             answer = helm("install", "starlift", CHART, "--namespace", "data", "--values", file, "--dry-run=client")
             notes = answer.stdout.partition("NOTES:")[2]
             check("starlift submit" in notes, f"{name}: {answer.stderr.strip() or notes}")
+            check("://localhost:9471/" in notes, f"{name}: no console: {notes}")
             check(("WARNING" in notes) == (name == "minimal"), f"{name}: {notes}")
 
     missing = missing_variables(renders)
