@@ -11,8 +11,15 @@ export function mayAct() {
   return session.role === "user";
 }
 
+export const MAY_ONLY_LOOK = "Your token may only look.";
+
+/** Props of a button that changes something: disabled, with the reason, where the token may only look. */
+export function actingProps() {
+  return { disabled: !mayAct(), title: mayAct() ? null : MAY_ONLY_LOOK };
+}
+
 /** What the server answered, or (status 0) why there is no answer. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, body) {
     super(body.message || `the coordinator answered with status ${status}`);
     this.status = status;

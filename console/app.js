@@ -2,8 +2,8 @@
 // coordinator can be reached). A page is a module with `show(main, params)`: it fills `main` and returns what to call
 // when it is left. `params` are the query of the hash and, on the job page, `id`.
 
-import { get, remove, session } from "./api.js";
-import { h, problem, replace, toast } from "./dom.js";
+import { get, MAY_ONLY_LOOK, remove, session } from "./api.js";
+import { h, problemNote, replace, toast } from "./dom.js";
 import { showLogin } from "./login.js";
 
 const PAGES = {
@@ -22,10 +22,19 @@ let leave = () => {};
 // Counts routes: what an older one still has to say comes too late.
 let turn = 0;
 
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    // Not written by a page of the console; taken as it stands it names nothing, and the page says so.
+    return part;
+  }
+}
+
 /** The page and its parameters named by a hash such as `#/jobs/ID` or `#/jobs?state=FAILED`. */
 function parse(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [name = "", id] = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const [name = "", id] = path.split("/").filter(Boolean).map(decode);
   const params = Object.fromEntries(new URLSearchParams(query));
   if (name === "jobs" && id) return { page: "job", params: { ...params, id } };
   return { page: Object.hasOwn(PAGES, name) && name !== "job" ? name : "jobs", params };
@@ -62,7 +71,7 @@ async function route() {
     else leave = done ?? (() => {});
   } catch (error) {
     if (mine === turn) {
-      replace(main, h("h1", { class: "head" }, title), h("div", { class: "note bad" }, problem(error)));
+      replace(main, h("h1", { class: "head" }, title), problemNote(error));
       main.dataset.ready = "true";
     }
   }
@@ -85,7 +94,7 @@ function showSession(found) {
   document.getElementById("sign-out").hidden = !session.login;
   const role = document.getElementById("role");
   role.textContent = session.role === "read" ? "Read only" : session.login ? "User" : "No login";
-  role.title = session.role === "read" ? "Your token may only look."
+  role.title = session.role === "read" ? MAY_ONLY_LOOK
     : session.login ? "Your token may look and act."
       : "This coordinator was started without tokens: everybody may act.";
 }
@@ -110,7 +119,7 @@ async function start() {
       login();
       return;
     }
-    replace(main, h("h1", { class: "head" }, "Starlift"), h("div", { class: "note bad" }, problem(error)));
+    replace(main, h("h1", { class: "head" }, "Starlift"), problemNote(error));
     setTimeout(start, RETRY_MS);
     return;
   }

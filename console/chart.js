@@ -38,7 +38,7 @@ function at(samples, field, seconds) {
 }
 
 /** At most `points` rates per second: [{seconds, read: {rows, bytes}, loaded: {..}}], each at the end of its span. */
-export function rates(samples, points) {
+function rates(samples, points) {
   if (samples.length < 2) return [];
   const [first, last] = [samples[0].seconds, samples.at(-1).seconds];
   const n = Math.min(points, samples.length - 1);
@@ -125,7 +125,7 @@ export function throughputChart() {
   }, svg("svg", { width: 22, height: 10, "aria-hidden": "true" },
     svg("line", { class: `line ${name}`, x1: 0, x2: 22, y1: 5, y2: 5 })), label));
   const legend = h("div", { class: "row", role: "group", "aria-label": "Lines shown" }, switches);
-  const none = h("p", { class: "muted" }, 
+  const none = h("p", { class: "muted" },
     "No samples. They are taken while rows move and kept in the coordinator's memory only.");
   const numbers = h("div");
   const details = h("details", { on: { toggle: () => tabulate() } }, h("summary", null, "As numbers"), numbers);

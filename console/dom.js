@@ -66,7 +66,7 @@ export function replace(element, ...children) {
  * Makes `old` look like `fresh` while keeping its nodes, so that focus, selection and scroll positions survive an
  * update. Children with `data-key` are matched by it, others by place and tag.
  */
-export function patch(old, fresh) {
+function patch(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
     old.replaceWith(fresh);
     return fresh;
@@ -221,6 +221,11 @@ export function problems(list) {
   return h("ul", { class: "problems" }, list.map((p) => h("li", null, problem(p))));
 }
 
+/** A problem as a note of its own, where something has failed. */
+export function problemNote(p) {
+  return h("div", { class: "note bad" }, problem(p));
+}
+
 // ---- Dialogs and toasts ---------------------------------------------------------------------------------------------
 
 /**
@@ -271,15 +276,10 @@ export async function confirmAction({ title, text, action, danger = false, input
 
 const TOAST_MS = 6000;
 
-/** A short message in a live region, gone after a while; kind: "ok" (the default) or "bad". */
+/** A short message in the live region of index.html, gone after a while; kind: "ok" (the default) or "bad". */
 export function toast(text, kind = "ok") {
-  let region = document.getElementById("toasts");
-  if (!region) {
-    region = h("div", { id: "toasts", role: "status", "aria-live": "polite" });
-    document.body.append(region);
-  }
   const message = h("p", { class: `toast ${kind}` }, text);
-  region.append(message);
+  document.getElementById("toasts").append(message);
   setTimeout(() => message.remove(), TOAST_MS);
 }
 

@@ -5,6 +5,7 @@
 // Only the lines near the visible ones are drawn: a script may have 1 MB, and drawing must keep up with typing.
 
 import { h, replace } from "./dom.js";
+import { lineAt } from "./lines.js";
 
 // Lines drawn above and below the visible ones. A script of ordinary size is always drawn as a whole.
 const LINES_AROUND = 300;
@@ -116,7 +117,7 @@ export function createEditor({ id, label, describedBy, onInput }) {
     area.setSelectionRange(start, start + block.length);
   }
 
-  // execCommand is the only way to insert text that keeps the undo history of a textarea.
+  /** execCommand is the only way to insert text that keeps the undo history of a textarea. */
   function type(text) {
     if (document.execCommand("insertText", false, text)) return;
     area.setRangeText(text, area.selectionStart, area.selectionEnd, "end");
@@ -161,19 +162,7 @@ export function createEditor({ id, label, describedBy, onInput }) {
   };
 }
 
-// The last line that starts at or before an offset.
-function lineAt(starts, offset) {
-  let low = 0;
-  let high = starts.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (starts[middle] <= offset) low = middle;
-    else high = middle - 1;
-  }
-  return low;
-}
-
-// One line as coloured pieces, those inside of a fault wrapped in a mark.
+/** One line as coloured pieces, those inside of a fault wrapped in a mark. */
 function drawLine(parent, line, start, faults) {
   const edges = new Set([0, line.length]);
   for (const fault of faults) {
@@ -201,7 +190,7 @@ function clamp(offset, length) {
   return Math.min(Math.max(offset, 0), length);
 }
 
-// No string of JSON goes over the end of a line, so each line can be coloured by itself.
+/** No string of JSON goes over the end of a line, so each line can be coloured by itself. */
 function coloured(line) {
   const pieces = [];
   let last = 0;

@@ -1,7 +1,7 @@
 // Tasks that want a look: the slowest, the failed, and those of which nobody but a human can say whether they
 // committed.
 
-import { mayAct } from "./api.js";
+import { actingProps } from "./api.js";
 import { badge, count, duration, h, many, modal, problem, table } from "./dom.js";
 
 /** The slowest tasks, from the report ({id, rows}) or from the tasks themselves ({task_id, rows_read}). */
@@ -41,8 +41,8 @@ export function troubledOf({ tasks, total }, resolve) {
           task.attempts > 0 && many(task.attempts, "failed attempt"), task.worker_id && `last on ${task.worker_id}`,
         ].filter(Boolean).join(", "))),
       task.state === "UNDECIDED" && h("button", {
-        type: "button", class: "small", dataset: { resolve: task.task_id }, disabled: !mayAct(),
-        title: mayAct() ? null : "Your token may only look.", on: { click: () => ask(task, resolve) },
+        type: "button", class: "small", dataset: { resolve: task.task_id }, ...actingProps(),
+        on: { click: () => ask(task, resolve) },
       }, "Resolve …")),
     task.error && problem(task.error)))));
 }

@@ -10,10 +10,21 @@ const PHASES = [
   { name: "post_sql", title: "postSql", state: "POST_SQL" },
 ];
 
+/** Whether nothing more happens to a job by itself; a FAILED one may be resumed. */
+export function hasEnded(state) {
+  return ["SUCCEEDED", "FAILED", "CANCELLED"].includes(state);
+}
+
+/** The share of a job's rows that is read. The estimate may be off by a lot; a job that is through is through. */
+export function shareOf(state, { rows_read: read, rows_estimate: estimate }) {
+  if (state === "SUCCEEDED") return 1;
+  return estimate > 0 ? Math.min(1, read / estimate) : 0;
+}
+
 /** The phases in their order, each done, running, paused, stopped (the job ended in it), skipped or still to come. */
 export function phasesOf({ state, paused_in: pausedIn, phases }) {
   const spent = new Map(phases.map(({ name, seconds }) => [name, seconds]));
-  const ended = ["SUCCEEDED", "FAILED", "CANCELLED"].includes(state);
+  const ended = hasEnded(state);
   const last = PHASES.findLastIndex(({ name }) => spent.has(name) && (!ended || spent.get(name) > 0));
   const kindOf = (phase, index) => {
     if (phase.state === state) return "now";
@@ -36,9 +47,7 @@ export function phasesOf({ state, paused_in: pausedIn, phases }) {
 
 /** The numbers at a glance; once there is a report, averages stand where speeds stood. */
 export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds: elapsed, state }, report) {
-  // The estimate may be off by a lot; a job that is through is through.
-  const share = state === "SUCCEEDED" ? 1
-    : progress.rows_estimate > 0 ? Math.min(1, progress.rows_read / progress.rows_estimate) : 0;
+  const share = shareOf(state, progress);
   const tile = (name, value, more, kind = "") => h("div", { class: `tile ${kind}` },
     h("dt", null, name),
     h("dd", null, h("span", { class: "tile-value" }, value), more && h("span", { class: "tile-more" }, more)));
@@ -61,7 +70,7 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
       tile("Rows loaded", count(progress.rows_loaded)),
       tile("Bytes loaded", bytes(progress.bytes_loaded), `${bytes(progress.bytes_read)} read`),
       speeds,
-      tile("Tasks done", count(tasks.succeeded), 
+      tile("Tasks done", count(tasks.succeeded),
         `of ${count(tasks.total)}${tasks.running > 0 ? `, ${count(tasks.running)} running` : ""}`),
       tile("Dirty records", count(dirty), null, dirty > 0 ? "warn" : ""),
       tile("Elapsed", duration(elapsed))));
@@ -84,6 +93,7 @@ export function sharesOf(workers) {
         bytes(worker.bytes)))));
 }
 
+/** What the job was warned of, if anything. */
 export function warningsOf(warnings) {
   return warnings.length > 0 && h("section", {
     class: "note warn stack", "aria-labelledby": "warnings-title", dataset: { key: "warnings" },

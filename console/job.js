@@ -1,17 +1,16 @@
 // The page of one job: gets its state, follows its event stream, and steers it. What the sections look like is in
 // job-view.js (state), job-tasks.js (tasks and their resolving) and report.js; the map and the chart draw themselves.
 
-import { events, get, mayAct, post } from "./api.js";
-import {
-  badge, confirmAction, copy, count, duration, h, many, patchChildren, poll, problem, replace, time, toast,
-} from "./dom.js";
-import { phasesOf, sharesOf, tilesOf, warningsOf } from "./job-view.js";
-import { slowestOf, troubledOf } from "./job-tasks.js";
-import { reportOf, badRowsOf } from "./report.js";
-import { taskMap } from "./taskmap.js";
+import { actingProps, events, get, MAY_ONLY_LOOK, mayAct, post } from "./api.js";
 import { throughputChart } from "./chart.js";
+import {
+  badge, confirmAction, copy, count, duration, h, many, patchChildren, poll, problem, problemNote, replace, time, toast,
+} from "./dom.js";
+import { slowestOf, troubledOf } from "./job-tasks.js";
+import { hasEnded, phasesOf, sharesOf, tilesOf, warningsOf } from "./job-view.js";
+import { badRowsOf, reportOf } from "./report.js";
+import { taskMap } from "./taskmap.js";
 
-const ENDED = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
 const SLOWEST_SECONDS = 5;
 const LOST_SECONDS = 5;
 const TROUBLED_MAX = 20;
@@ -21,6 +20,7 @@ export async function show(main, { id }) {
   let status = await get(base);
   let report = null;
   let slowest = [];
+  let slowestError = null;
   let troubled = { tasks: [], total: 0 };
   let troubledKey = "";
   let lost = false;
@@ -50,7 +50,8 @@ export async function show(main, { id }) {
     patchChildren(phases, phasesOf(status));
     patchChildren(tiles, tilesOf(status, report));
     patchChildren(shares, h("h2", { id: "shares-title" }, "Workers"), sharesOf(report?.workers ?? status.workers));
-    patchChildren(slow, h("h2", { id: "slowest-title" }, "Slowest tasks"), slowestOf(report?.slowest_tasks ?? slowest));
+    patchChildren(slow, h("h2", { id: "slowest-title" }, "Slowest tasks"),
+      slowestError && problemNote(slowestError), slowestOf(report?.slowest_tasks ?? slowest));
     patchChildren(trouble, troubledOf(troubled, resolve), warningsOf(report?.warnings ?? status.warnings));
     patchChildren(ended, report && [reportOf(report), badRowsOf(report)]);
     main.dataset.ready = "true";
@@ -77,7 +78,7 @@ export async function show(main, { id }) {
     try {
       await f();
     } catch (error) {
-      if (!left) replace(failure, h("div", { class: "note bad" }, problem(error)));
+      if (!left) replace(failure, problemNote(error));
     }
   };
 
@@ -99,7 +100,7 @@ export async function show(main, { id }) {
       changes: (list) => map.change(list),
       status: (fresh) => {
         take(fresh);
-        if (!ENDED.has(fresh.state)) sample(fresh);
+        if (!hasEnded(fresh.state)) sample(fresh);
       },
       end: () => {
         closeStream();
@@ -164,9 +165,15 @@ export async function show(main, { id }) {
     poll(SLOWEST_SECONDS, async () => {
       if (report || status.tasks.total === 0) return;
       slowest = (await get(`${base}/tasks?order=slowest&limit=5`)).tasks;
+      slowestError = null;
+      if (!left) paint();
+    }, (error) => {
+      // That the coordinator is gone is said by the banner.
+      slowestError = error.status === 0 || error.status === 503 ? null : error;
       if (!left) paint();
     }),
-    // A proxy may refuse event streams altogether; then the page still moves, slower.
+    // A proxy may refuse event streams altogether; then the page still moves, slower. An error here is no news: the
+    // note about live updates stands as long as they are lost.
     poll(LOST_SECONDS, async () => { if (lost) take(await get(base)); }),
   ];
   return () => {
@@ -186,23 +193,22 @@ function factsOf(status) {
       on: { click: () => copy(status.job_id, "Job id") },
     }, "Copy"),
     h("span", null, "submitted ", time(status.submitted_at), ", ",
-      ENDED.has(status.state) ? "took " : "elapsed ", duration(status.elapsed_seconds)),
+      hasEnded(status.state) ? "took " : "elapsed ", duration(status.elapsed_seconds)),
   ];
 }
 
 function actionsOf({ state }, act) {
   const button = (action, text, kind, usable) => usable && h("button", {
     type: "button", id: `job-${action}`, class: kind,
-    disabled: !mayAct(), title: mayAct() ? null : "Your token may only look.",
-    dataset: { key: action }, on: { click: () => act(action) },
+    ...actingProps(), dataset: { key: action }, on: { click: () => act(action) },
   }, text);
-  const goesOn = !ENDED.has(state) && state !== "PAUSED";
+  const goesOn = !hasEnded(state) && state !== "PAUSED";
   return [
     button("pause", "Pause", "", goesOn),
     button("resume", "Resume", "primary", state === "PAUSED" || state === "FAILED"),
     button("cancel", "Cancel", "danger", goesOn || state === "PAUSED"),
     !mayAct() && state !== "SUCCEEDED" && state !== "CANCELLED"
-      && h("span", { class: "muted", dataset: { key: "why" } }, "Your token may only look."),
+      && h("span", { class: "muted", dataset: { key: "why" } }, MAY_ONLY_LOOK),
   ];
 }
 

@@ -2,7 +2,8 @@
 // colleague; the table is updated in place every two seconds.
 
 import { get } from "./api.js";
-import { ago, badge, count, duration, h, many, patchChildren, poll, problem, replace, table, time } from "./dom.js";
+import { ago, badge, count, duration, h, many, patchChildren, poll, problemNote, replace, table, time } from "./dom.js";
+import { shareOf } from "./job-view.js";
 
 const LIMIT = 100;
 const POLL_SECONDS = 2;
@@ -87,7 +88,7 @@ export async function show(main, params) {
       spoken, trouble, list, pager));
 
   const stop = poll(POLL_SECONDS, load, (error) => {
-    patchChildren(trouble, h("div", { class: "note bad" }, problem(error)));
+    patchChildren(trouble, problemNote(error));
     main.dataset.ready = "true";
   });
   return () => {
@@ -156,13 +157,11 @@ function nameOf(job) {
 }
 
 function progressOf(job) {
-  const share = job.state === "SUCCEEDED" ? 1
-    : job.rows_estimate > 0 ? Math.min(1, job.rows_read / job.rows_estimate) : 0;
   const told = job.rows_estimate > 0 ? `${count(job.rows_read)} of about ${many(job.rows_estimate, "row")}`
     : many(job.rows_read, "row");
   return h("div", null,
     h("div", { class: "bar", "aria-hidden": "true" },
-      h("div", { class: `bar-fill ${job.state}`, style: { width: `${(share * 100).toFixed(1)}%` } })),
+      h("div", { class: `bar-fill ${job.state}`, style: { width: `${(shareOf(job.state, job) * 100).toFixed(1)}%` } })),
     h("div", { class: "sub" }, told));
 }
 

@@ -1,7 +1,7 @@
 // The login page: a token, and what a token is. Tokens go to the coordinator once; the browser keeps only its cookie.
 
 import { post } from "./api.js";
-import { h, problem, replace } from "./dom.js";
+import { h, problemNote, replace } from "./dom.js";
 
 /** Fills `main` with the form; `onSession` gets the session once the token is taken. */
 export function showLogin(main, onSession) {
@@ -18,7 +18,7 @@ export function showLogin(main, onSession) {
     try {
       onSession(await post("/session", { token: token.value.trim() }));
     } catch (failure) {
-      replace(error, h("div", { class: "note bad" }, problem(failure)));
+      replace(error, problemNote(failure));
       token.select();
     }
     submit.disabled = false;

@@ -2,6 +2,7 @@
 
 import { bytes, count, duration, h, table, time } from "./dom.js";
 
+/** A FinalReport as an element. */
 export function reportOf(report) {
   const fact = (name, ...value) => h("div", { class: "fact" }, h("dt", null, name), h("dd", null, value));
   return h("section", {

@@ -4,14 +4,14 @@
 // touches only the fields whose value in the model changed, so everything the form does not know stays as it was.
 // What a field means stands in docs/JOBS.md; whether it is right is the coordinator's to say (POST /validate).
 
-// A number that JavaScript would write in another way than the text does: 12345678901234567890, 1.0, 1e3.
-export class Exact {
+/** A number that JavaScript would write in another way than the text does: 12345678901234567890, 1.0, 1e3. */
+class Exact {
   constructor(text) {
     this.text = text;
   }
 }
 
-// Text -> value. Throws an Error with a message for people. Numbers keep their digits, see Exact.
+/** Text -> value. Throws an Error with a message for people. Numbers keep their digits, see Exact. */
 export function parse(text) {
   JSON.parse(text);
   const tokens = text.match(/"(?:[^"\\]|\\.)*"|[^\s{}[\],:"]+|[{}[\],:]/g);
@@ -49,7 +49,7 @@ export function parse(text) {
 const LINE = 100;
 const LINE_NESTED = 72;
 
-// Value -> text as people write it: what is short stands on one line.
+/** Value -> text as people write it: what is short stands on one line. */
 export function print(value) {
   return layout(value, "", 0) + "\n";
 }
@@ -77,7 +77,7 @@ function oneLine(value) {
   return members.length === 0 ? "{}" : `{ ${members.join(", ")} }`;
 }
 
-// What holds containers itself reads well on one line only while it is small: hops do, steps do not.
+/** What holds containers itself reads well on one line only while it is small: hops do, steps do not. */
 function isFlat(value) {
   return depth(value) === 1 || oneLine(value).length <= LINE_NESTED;
 }
@@ -94,7 +94,7 @@ function isObject(value) {
   return isContainer(value) && !Array.isArray(value);
 }
 
-// What a new job starts with. 64 MiB make few and large loads; the script's own default of 5 MiB makes many.
+/** What a new job starts with. 64 MiB make few and large loads; the script's own default of 5 MiB makes many. */
 export function emptyScript() {
   return {
     type: "job",
@@ -178,10 +178,12 @@ const FIELDS = [
   ["commit", "text", "setting", "starlift", "commit"],
 ];
 
-// Script -> {model, kept, places} or {refusal} where the form cannot show the script at all.
-//   model   what the form shows, see FIELDS and `readers` below
-//   kept    JSON pointers of the parts that the form does not show; it leaves them alone
-//   places  JSON pointer -> field of the model, to find the field of a fault
+/**
+ * Script -> {model, kept, places} or {refusal} where the form cannot show the script at all.
+ *   model   what the form shows, see FIELDS and `readers` below
+ *   kept    JSON pointers of the parts that the form does not show; it leaves them alone
+ *   places  JSON pointer -> field of the model, to find the field of a fault
+ */
 export function fromScript(script) {
   const refusal = refusalOf(script);
   if (refusal) return { refusal };
@@ -203,7 +205,7 @@ export function fromScript(script) {
   return { model, kept: keptOf(script, places, hidden), places };
 }
 
-// Model -> script. Only what differs from the model of `base` is written; a copy of `base` holds the rest.
+/** Model -> script. Only what differs from the model of `base` is written; a copy of `base` holds the rest. */
 export function toScript(model, base = emptyScript()) {
   const script = copy(base);
   const before = fromScript(base).model;
@@ -242,7 +244,7 @@ function basePath(script, base) {
   return base === "setting" ? ["setting"] : ["steps", stepIndex(script, base), "parameter"];
 }
 
-// `channel` is another name for `concurrent`; it stays where the script uses it.
+/** `channel` is another name for `concurrent`; it stays where the script uses it. */
 function alias(script, field, keys) {
   const speed = at(script, ["setting", "speed"]);
   const other = field === "concurrent" && isObject(speed) && isAbsent(speed.concurrent) && !isAbsent(speed.channel);
@@ -257,14 +259,16 @@ const readers = [
   { fields: ["badRows"], read: readBadRows, write: writeBadRows },
 ];
 
-// Where tables stand: in the reader itself, or in its first connection.
+/** Where tables stand: in the reader itself, or in its first connection. */
 function sourcePath(script) {
   const path = basePath(script, "reader");
   const { connection } = at(script, path);
   return Array.isArray(connection) && isObject(connection[0]) ? [...path, "connection", 0] : path;
 }
 
-// `sourceLocked` says why the form only shows the source: a "query", or "several" places, which `sourcePlaces` tells.
+/**
+ * `sourceLocked` says why the form only shows the source: a "query", or "several" places, which `sourcePlaces` tells.
+ */
 function readSource(script, see) {
   const path = sourcePath(script);
   const reader = at(script, basePath(script, "reader"));
@@ -349,7 +353,7 @@ function writeLoadProps(script, model, before) {
   put(script, path, props);
 }
 
-// How many bad rows a job may have: {kind: "none" | "some" | "any" | "share", value}.
+/** How many bad rows a job may have: {kind: "none" | "some" | "any" | "share", value}. */
 function readBadRows(script, see) {
   const path = ["setting", "errorLimit"];
   const limit = at(script, path);
@@ -388,7 +392,7 @@ function writeBadRows(script, model) {
   put(script, path, { ...limit, ...others });
 }
 
-// Pointers of what no field shows, each as high up as possible. Absent and empty things are not worth a word.
+/** Pointers of what no field shows, each as high up as possible. Absent and empty things are not worth a word. */
 function keptOf(script, places, hidden) {
   const frame = new Set(["/type", "/version", "/order"]);
   for (const category of ["reader", "writer"]) {
@@ -409,7 +413,7 @@ function keptOf(script, places, hidden) {
   return kept;
 }
 
-// The field that shows what a fault's pointer names, or something inside of it; undefined: none does.
+/** The field that shows what a fault's pointer names, or something inside of it; undefined: none does. */
 export function fieldAt(places, pointer) {
   for (let place = pointer; place; place = place.slice(0, place.lastIndexOf("/"))) {
     if (places.has(place)) return places.get(place);
@@ -417,7 +421,7 @@ export function fieldAt(places, pointer) {
   return undefined;
 }
 
-// Columns by name, in the target's order. Generated columns take no values.
+/** Columns by name, in the target's order. Generated columns take no values. */
 export function mapByName(sourceColumns, targetColumns) {
   const byName = new Map(sourceColumns.map((column) => [column.name.toLowerCase(), column.name]));
   return targetColumns
@@ -425,13 +429,13 @@ export function mapByName(sourceColumns, targetColumns) {
     .map((column) => ({ source: byName.get(column.name.toLowerCase()), target: column.name }));
 }
 
-// The column that an element of the reader's list names, with or without backticks; undefined for an expression.
+/** The column that an element of the reader's list names, with or without backticks; undefined for an expression. */
 export function columnNamed(element, columns) {
   const bare = element.trim().replace(/^`(.*)`$/s, (_, name) => name.replaceAll("``", "`")).toLowerCase();
   return columns.find((column) => column.name.toLowerCase() === bare);
 }
 
-// The one column that an expression mentions; undefined if there is none, or more than one.
+/** The one column that an expression mentions; undefined if there is none, or more than one. */
 export function columnMentioned(expression, columns) {
   const words = new Set((expression.match(/`[^`]+`|[\p{L}\p{N}_$]+/gu) ?? [])
     .map((word) => word.replaceAll("`", "").toLowerCase()));
@@ -439,19 +443,19 @@ export function columnMentioned(expression, columns) {
   return found.length === 1 ? found[0] : undefined;
 }
 
-// A remedy of POST /mapping for a column: `{col}` stands for the quoted name.
+/** A remedy of POST /mapping for a column: `{col}` stands for the quoted name. */
 export function remedyFor(remedy, name) {
   return remedy.replaceAll("{col}", () => `\`${name.replaceAll("`", "``")}\``);
 }
 
-// The table to look up for an entry like "db.t_[00-15]": the first one it stands for.
+/** The table to look up for an entry like "db.t_[00-15]": the first one it stands for. */
 export function firstTable(entry, database) {
   const first = entry.trim().split(",")[0].replace(/\[(\d+)-\d+\]/g, "$1").replaceAll("`", "");
   const dot = first.indexOf(".");
   return dot > 0 ? { database: first.slice(0, dot), table: first.slice(dot + 1) } : { database, table: first };
 }
 
-// Key types that ranges can be made of, as docs/JOBS.md has them.
+/** Key types that ranges can be made of, as docs/JOBS.md has them. */
 export function canSplit(type) {
   return /^(tiny|small|medium|big|large)?int|^integer|^decimal|^numeric|^date|^timestamp|char|text|^string/i.test(type);
 }
@@ -464,7 +468,7 @@ function at(value, path) {
   return path.reduce((inner, key) => (isContainer(inner) && Object.hasOwn(inner, key) ? inner[key] : undefined), value);
 }
 
-// Sets what stands at a path, making objects on the way; undefined removes the key.
+/** Sets what stands at a path, making objects on the way; undefined removes the key. */
 function put(value, path, member) {
   const last = path.at(-1);
   let holder = value;
@@ -485,6 +489,6 @@ function copy(value) {
   return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, copy(member)]));
 }
 
-function same(a, b) {
+export function same(a, b) {
   return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -1,9 +1,9 @@
 // The data sources the coordinator knows: where they are and who logs in, never secrets. A test asks the coordinator
 // and every worker to reach the source.
 
-import { get, mayAct, post } from "./api.js";
+import { actingProps, get, post } from "./api.js";
 import { checkResult } from "./check.js";
-import { h, problem, replace, table } from "./dom.js";
+import { h, problemNote, replace, table } from "./dom.js";
 
 const TYPES = { mysql: "MySQL", starrocks: "StarRocks" };
 
@@ -20,7 +20,7 @@ export async function show(main) {
       const reply = await post(`/datasources/${encodeURIComponent(source.name)}/check`);
       replace(result, h("h2", null, `Test of ${source.name}`), checkResult(reply));
     } catch (error) {
-      replace(result, h("h2", null, `Test of ${source.name}`), h("div", { class: "note bad" }, problem(error)));
+      replace(result, h("h2", null, `Test of ${source.name}`), problemNote(error));
     }
     button.disabled = false;
   };
@@ -50,8 +50,8 @@ function sourcesTable(datasources, test) {
       { name: "TLS", class: "nowrap", of: (source) => source.ssl },
       {
         name: h("span", { class: "sr-only" }, "Actions"), class: "num", of: (source) => h("button", {
-          type: "button", class: "small", dataset: { test: source.name }, disabled: !mayAct(),
-          title: mayAct() ? null : "Your token may only look.", "aria-label": `Test ${source.name}`,
+          type: "button", class: "small", dataset: { test: source.name }, ...actingProps(),
+          "aria-label": `Test ${source.name}`,
           on: { click: (event) => test(source, event.currentTarget) },
         }, "Test"),
       },

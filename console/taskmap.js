@@ -3,8 +3,9 @@
 // Layout works in device pixels: with 100,000 tasks every pixel counts.
 
 import { count, h, many, patchChildren, problem, replace } from "./dom.js";
+import { lineAt } from "./lines.js";
 
-export const STATES = {
+const STATES = {
   W: "Waiting", R: "Running", C: "Committing", D: "Done", F: "Failed", U: "Undecided",
 };
 const COLOURS = {
@@ -79,17 +80,6 @@ function arrange(rows, width, heightMax, unitMax) {
   return place(new Uint8Array(rows.length).fill(1), side, side, width);
 }
 
-function lineOf(cells, index) {
-  let low = 0;
-  let high = cells.starts.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (cells.starts[middle] <= index) low = middle;
-    else high = middle - 1;
-  }
-  return low;
-}
-
 /** The task at a point, -1 where there is none. */
 function taskAt(cells, px, py) {
   const line = Math.floor(py / cells.line);
@@ -116,7 +106,10 @@ function resolve(canvas) {
   return colours;
 }
 
-/** Draws every cell; returns the milliseconds it took, which are also in `canvas.dataset.renderMs`. */
+/**
+ * Draws every cell; returns the milliseconds it took, which are also in `canvas.dataset.renderMs`. Exported because a
+ * test measures it by itself.
+ */
 export function render(canvas, states, rows) {
   const begun = performance.now();
   const ratio = window.devicePixelRatio || 1;
@@ -176,7 +169,7 @@ function mark({ cells, context, colours, ratio }, index, line, letter) {
 function redraw(canvas, index, letter) {
   const view = drawn.get(canvas);
   const { cells, context } = view;
-  const line = lineOf(cells, index);
+  const line = lineAt(cells.starts, index);
   context.clearRect(cells.x[index], line * cells.line, cells.wide[index], cells.line);
   context.fillStyle = view.colours[letter];
   fill(view, index, line);
@@ -242,7 +235,7 @@ export function taskMap(fetchTask) {
     const { cells } = drawn.get(canvas) ?? {};
     if (!cells) return;
     const from = Math.max(0, chosen);
-    const line = lineOf(cells, from);
+    const line = lineAt(cells.starts, from);
     const beside = (step) => taskAt(cells, cells.x[from], (line + step) * cells.line);
     const to = {
       ArrowRight: () => from + 1, ArrowLeft: () => from - 1, ArrowDown: () => beside(1), ArrowUp: () => beside(-1),
@@ -260,7 +253,7 @@ export function taskMap(fetchTask) {
     if (cursor.hidden) return;
     const { cells, ratio } = view;
     cursor.style.left = `${cells.x[chosen] / ratio}px`;
-    cursor.style.top = `${lineOf(cells, chosen) * cells.line / ratio}px`;
+    cursor.style.top = `${lineAt(cells.starts, chosen) * cells.line / ratio}px`;
     cursor.style.width = `${cells.wide[chosen] / ratio}px`;
     cursor.style.height = `${cells.line / ratio}px`;
   }

@@ -1,8 +1,8 @@
 // The workers: who is there, what they do, how fast. Rates are differences of two polls.
 
-import { get, mayAct, post, session } from "./api.js";
+import { actingProps, get, post, session } from "./api.js";
 import {
-  bytes, confirmAction, count, duration, h, many, patchChildren, poll, problem, replace, table, toast,
+  bytes, confirmAction, count, duration, h, many, patchChildren, poll, problemNote, replace, table, toast,
 } from "./dom.js";
 
 const POLL_SECONDS = 2;
@@ -11,7 +11,9 @@ const TASKS_SHOWN = 8;
 const QUIET_SECONDS = 10;
 
 export async function show(main) {
+  // Apart, because each poll says anew how it went, and a refused drain must not be wiped away by it.
   const trouble = h("div", { role: "alert" });
+  const refusal = h("div", { role: "alert" });
   const body = h("div", { class: "stack" });
   let before = new Map();
 
@@ -23,16 +25,18 @@ export async function show(main) {
       action: "Drain worker", danger: true,
     });
     if (!wanted) return;
+    replace(refusal);
     try {
       await post(`/workers/${encodeURIComponent(worker.worker_id)}/drain`);
       toast(`${worker.worker_id} is draining`);
       stop.now();
     } catch (error) {
-      replace(trouble, h("div", { class: "note bad" }, problem(error)));
+      replace(refusal, problemNote(error));
     }
   };
 
-  replace(main, h("div", { class: "head" }, h("h1", null, "Workers")), h("div", { class: "stack" }, trouble, body));
+  replace(main, h("div", { class: "head" }, h("h1", null, "Workers")),
+    h("div", { class: "stack" }, trouble, refusal, body));
 
   const stop = poll(POLL_SECONDS, async () => {
     const { workers } = await get("/workers");
@@ -46,7 +50,7 @@ export async function show(main) {
     patchChildren(body, workers.length > 0 && totalsOf(rows), workersTable(rows, drain));
     main.dataset.ready = "true";
   }, (error) => {
-    patchChildren(trouble, h("div", { class: "note bad" }, problem(error)));
+    patchChildren(trouble, problemNote(error));
     main.dataset.ready = "true";
   });
   return stop;
@@ -140,7 +144,7 @@ function heardOf({ seconds_since_heard: seconds }) {
 function drainOf(worker, drain) {
   if (worker.draining) return h("span", { class: "badge warn" }, "DRAINING");
   return h("button", {
-    type: "button", class: "small", disabled: !mayAct(), title: mayAct() ? null : "Your token may only look.",
+    type: "button", class: "small", ...actingProps(),
     "aria-label": `Drain ${worker.worker_id}`, on: { click: () => drain(worker) },
   }, "Drain");
 }
