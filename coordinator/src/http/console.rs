@@ -28,7 +28,12 @@ macro_rules! files {
 
 const FILES: &[File] = files! {
     "index.html": HTML,
+    "editor.css": CSS,
+    "form.css": CSS,
+    "job.css": CSS,
+    "lists.css": CSS,
     "new.css": CSS,
+    "parts.css": CSS,
     "style.css": CSS,
     "api.js": SCRIPT,
     "app.js": SCRIPT,
