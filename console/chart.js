@@ -2,7 +2,8 @@
 // cumulative counts at uneven moments; rates are differences between evenly spaced moments, so nothing is lost by
 // thinning.
 
-import { count, duration, h, replace, svg, table } from "./dom.js";
+import { h, replace, svg, table } from "./dom.js";
+import { count, duration } from "./numbers.js";
 
 const SERIES = [
   { name: "read", label: "Read", rows: "rows_read", bytes: "bytes_read" },

@@ -1,7 +1,8 @@
 // The result of a check: who reaches what, as a matrix, and below it the problems with what helps. Used where a data
 // source is tested and where a script is checked.
 
-import { count, duration, h, problems, table } from "./dom.js";
+import { h, problems, table } from "./dom.js";
+import { count, duration } from "./numbers.js";
 
 const PARTS = {
   source: "Source", target: "Target, query port", fe: "FE, HTTP", be: "BE, HTTP", row: "Trial row",

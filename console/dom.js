@@ -1,6 +1,5 @@
-// What every page is built from: making and updating elements, writing numbers and times, and the few shared pieces
-// (problems, dialogs, toasts, badges, tables). Text reaches the page only as text nodes, so data can never become
-// markup.
+// What every page is built from: making and updating elements, and the few shared pieces (times, problems, dialogs,
+// toasts, badges, tables). Text reaches the page only as text nodes, so data can never become markup.
 
 // ---- Elements -------------------------------------------------------------------------------------------------------
 
@@ -135,61 +134,7 @@ function keyOf(node) {
   return node.nodeType === Node.ELEMENT_NODE ? node.dataset.key : undefined;
 }
 
-// ---- Numbers and times ----------------------------------------------------------------------------------------------
-
-const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-
-/** 1,234,567; a dash where there is no number. */
-export function count(n) {
-  return Number.isFinite(n) ? whole.format(n) : "–";
-}
-
-/** "1 task", "1,234 tasks". */
-export function many(n, word) {
-  return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
-}
-
-/** 512 B, 3.4 KB, 12.0 GB: units of 1024. */
-export function bytes(n) {
-  if (!Number.isFinite(n)) return "–";
-  const units = ["B", "KB", "MB", "GB", "TB", "PB"];
-  let unit = 0;
-  while (Math.abs(n) >= 1024 && unit < units.length - 1) {
-    n /= 1024;
-    unit += 1;
-  }
-  return unit === 0 ? `${whole.format(n)} B` : `${n.toFixed(n < 100 ? 1 : 0)} ${units[unit]}`;
-}
-
-/** 4.2 s, 3 min 5 s, 2 h 3 min, 1 d 4 h. */
-export function duration(seconds) {
-  if (!Number.isFinite(seconds)) return "–";
-  if (seconds < 59.95) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(Math.min(seconds, 59))} s`;
-  const total = Math.round(seconds);
-  const [d, hr, min, s] = [
-    Math.floor(total / 86400), Math.floor(total / 3600) % 24, Math.floor(total / 60) % 60, total % 60,
-  ];
-  if (d > 0) return `${d} d ${hr} h`;
-  if (hr > 0) return `${hr} h ${min} min`;
-  return `${min} min ${s} s`;
-}
-
-/** 12,345 rows/s; bytes as 3.4 MB/s with the unit "bytes". */
-export function rate(n, unit) {
-  if (!Number.isFinite(n)) return "–";
-  return unit === "bytes" ? `${bytes(n)}/s` : `${count(n)} ${unit}/s`;
-}
-
-/** "3 min ago", for a moment in the past. */
-export function ago(rfc3339) {
-  const seconds = (Date.now() - Date.parse(rfc3339)) / 1000;
-  if (!Number.isFinite(seconds)) return "–";
-  if (seconds < 5) return "just now";
-  const [size, name] = seconds < 60 ? [1, "s"]
-    : seconds < 3600 ? [60, "min"]
-      : seconds < 172800 ? [3600, "h"] : [86400, "d"];
-  return `${Math.floor(seconds / size)} ${name} ago`;
-}
+// ---- Times and problems ---------------------------------------------------------------------------------------------
 
 const local = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
@@ -201,8 +146,6 @@ export function time(rfc3339, text) {
   const title = text ? `${local.format(moment)} (${utc})` : utc;
   return h("time", { datetime: rfc3339, title }, text ?? local.format(moment));
 }
-
-// ---- Problems -------------------------------------------------------------------------------------------------------
 
 /** One Problem or ApiError, with everything the server said about it; what it holds inside follows as a list. */
 export function problem(p) {

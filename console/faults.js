@@ -1,6 +1,7 @@
 // What the coordinator says about a script while it is written (POST /validate): its faults and warnings, as lists.
 
-import { count, h, problem } from "./dom.js";
+import { h, problem } from "./dom.js";
+import { count } from "./numbers.js";
 
 const FAULTS_SHOWN = 200;
 

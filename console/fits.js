@@ -1,6 +1,6 @@
 // How a column of the mapping fits, in words; pure. Whether two types fit is the coordinator's to say (POST /mapping).
 
-import { count } from "./dom.js";
+import { count } from "./numbers.js";
 import { columnMentioned, columnNamed, remedyFor } from "./script.js";
 
 export const FITS = {

@@ -2,7 +2,8 @@
 // committed.
 
 import { actingProps } from "./api.js";
-import { badge, count, duration, h, many, modal, problem, table } from "./dom.js";
+import { badge, h, modal, problem, table } from "./dom.js";
+import { count, duration, many } from "./numbers.js";
 
 /** The slowest tasks, from the report ({id, rows}) or from the tasks themselves ({task_id, rows_read}). */
 export function slowestOf(tasks) {

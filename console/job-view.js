@@ -1,6 +1,7 @@
 // How a job's state is shown: phases, numbers, workers' shares, warnings. From data to elements, nothing else.
 
-import { bytes, count, duration, h, many, rate } from "./dom.js";
+import { h } from "./dom.js";
+import { byteRate, bytes, count, duration, many } from "./numbers.js";
 
 const PHASES = [
   { name: "plan", title: "Plan", state: "PLANNING" },
@@ -53,9 +54,9 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
     h("dd", null, h("span", { class: "tile-value" }, value), more && h("span", { class: "tile-more" }, more)));
   const speeds = report
     ? [tile("Average rows/s", count(report.avg_rows_per_second)),
-      tile("Average bytes/s", rate(report.avg_bytes_per_second, "bytes"))]
+      tile("Average bytes/s", byteRate(report.avg_bytes_per_second))]
     : [tile("Rows/s", count(progress.rows_per_second)),
-      tile("Bytes/s", rate(progress.bytes_per_second, "bytes")),
+      tile("Bytes/s", byteRate(progress.bytes_per_second)),
       tile("ETA", progress.eta_seconds === null ? "–" : duration(progress.eta_seconds))];
   return h("div", { class: "stack" },
     h("div", { class: "row between sub" },

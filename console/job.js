@@ -4,10 +4,11 @@
 import { actingProps, events, get, MAY_ONLY_LOOK, mayAct, post } from "./api.js";
 import { throughputChart } from "./chart.js";
 import {
-  badge, confirmAction, copy, count, duration, h, many, patchChildren, poll, problem, problemNote, replace, time, toast,
+  badge, confirmAction, copy, h, patchChildren, poll, problem, problemNote, replace, time, toast,
 } from "./dom.js";
 import { slowestOf, troubledOf } from "./job-tasks.js";
 import { hasEnded, phasesOf, sharesOf, tilesOf, warningsOf } from "./job-view.js";
+import { count, duration, many } from "./numbers.js";
 import { badRowsOf, reportOf } from "./report.js";
 import { taskMap } from "./taskmap.js";
 
@@ -51,7 +52,7 @@ export async function show(main, { id }) {
     patchChildren(tiles, tilesOf(status, report));
     patchChildren(shares, h("h2", { id: "shares-title" }, "Workers"), sharesOf(report?.workers ?? status.workers));
     patchChildren(slow, h("h2", { id: "slowest-title" }, "Slowest tasks"),
-      slowestError && problemNote(slowestError), slowestOf(report?.slowest_tasks ?? slowest));
+      slowestError && !report ? problemNote(slowestError) : slowestOf(report?.slowest_tasks ?? slowest));
     patchChildren(trouble, troubledOf(troubled, resolve), warningsOf(report?.warnings ?? status.warnings));
     patchChildren(ended, report && [reportOf(report), badRowsOf(report)]);
     main.dataset.ready = "true";

@@ -2,8 +2,9 @@
 // colleague; the table is updated in place every two seconds.
 
 import { get } from "./api.js";
-import { ago, badge, count, duration, h, many, patchChildren, poll, problemNote, replace, table, time } from "./dom.js";
+import { badge, h, patchChildren, poll, problemNote, replace, table, time } from "./dom.js";
 import { shareOf } from "./job-view.js";
+import { ago, count, duration, many } from "./numbers.js";
 
 const LIMIT = 100;
 const POLL_SECONDS = 2;

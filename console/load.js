@@ -1,8 +1,9 @@
 // The form's step "Load": how rows are loaded, how many may be bad, the statements around the transfer, and the
 // properties of Stream Load.
 
-import { bytes, h, replace } from "./dom.js";
+import { h, replace } from "./dom.js";
 import { fillSelect, labelled, select, statements, textInput } from "./fields.js";
+import { bytes } from "./numbers.js";
 
 const BAD_ROWS = [
   ["none", "none"], ["some", "at most this many"], ["share", "at most this share (0.01 is 1 %)"], ["any", "any number"],

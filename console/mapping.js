@@ -1,9 +1,10 @@
 // The table of the form that maps columns: what is read, where it goes, how it fits, and what is left out.
 
 import { post } from "./api.js";
-import { count, h, many, replace } from "./dom.js";
+import { h, replace } from "./dom.js";
 import { fillSelect } from "./fields.js";
 import { countBad, FITS, isProblem, judgeColumn, tallyInWords } from "./fits.js";
+import { count, many } from "./numbers.js";
 import { columnMentioned, columnNamed, mapByName, same } from "./script.js";
 
 // Selects with more options in all are filled only when they are opened: a thousand columns would make a million.

@@ -4,11 +4,12 @@
 // `#/new` goes on with the draft of this browser tab, `#/new?from=ID` begins with the script of another job.
 
 import { MAY_ONLY_LOOK, mayAct, post } from "./api.js";
-import { confirmAction, h, many, problemNote, replace } from "./dom.js";
+import { confirmAction, h, problemNote, replace } from "./dom.js";
 import { forgetDraft, newDraft, openDraft, saveDraft } from "./draft.js";
 import { createEditor } from "./editor.js";
 import { faultsOf } from "./faults.js";
 import { createForm } from "./form.js";
+import { many } from "./numbers.js";
 import { createParameters } from "./parameters.js";
 import { createResults } from "./results.js";
 import { emptyScript, fromScript, parse, print, toScript } from "./script.js";

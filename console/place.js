@@ -1,8 +1,9 @@
 // One end of the job in the form: a data source, a database, a table, and what the coordinator knows about the table.
 
 import { get } from "./api.js";
-import { h, many, problem, replace } from "./dom.js";
+import { h, problem, replace } from "./dom.js";
 import { fillSelect, labelled } from "./fields.js";
+import { many } from "./numbers.js";
 import { firstTable } from "./script.js";
 
 // A name that is being typed is looked up when the reader pauses.

@@ -1,6 +1,7 @@
 // What POST /plan answers: the facts of the plan, its SQL, its columns and the first of its tasks.
 
-import { count, h, table } from "./dom.js";
+import { h, table } from "./dom.js";
+import { count } from "./numbers.js";
 
 const TASKS_SHOWN = 50;
 const COLUMNS_OPEN = 12;

@@ -1,6 +1,7 @@
 // The final report of a job: every count, the equation they must satisfy, and the first bad rows.
 
-import { bytes, count, duration, h, table, time } from "./dom.js";
+import { h, table, time } from "./dom.js";
+import { bytes, count, duration } from "./numbers.js";
 
 /** A FinalReport as an element. */
 export function reportOf(report) {

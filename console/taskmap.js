@@ -2,8 +2,9 @@
 // (within bounds, so that the smallest can still be seen), its colour by state. Large cells carry the state's letter.
 // Layout works in device pixels: with 100,000 tasks every pixel counts.
 
-import { count, h, many, patchChildren, problem, replace } from "./dom.js";
+import { h, patchChildren, problem, replace } from "./dom.js";
 import { lineAt } from "./lines.js";
+import { count, many } from "./numbers.js";
 
 const STATES = {
   W: "Waiting", R: "Running", C: "Committing", D: "Done", F: "Failed", U: "Undecided",

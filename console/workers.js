@@ -1,9 +1,8 @@
 // The workers: who is there, what they do, how fast. Rates are differences of two polls.
 
 import { actingProps, get, post, session } from "./api.js";
-import {
-  bytes, confirmAction, count, duration, h, many, patchChildren, poll, problemNote, replace, table, toast,
-} from "./dom.js";
+import { confirmAction, h, patchChildren, poll, problemNote, replace, table, toast } from "./dom.js";
+import { bytes, count, duration, many } from "./numbers.js";
 
 const POLL_SECONDS = 2;
 const TASKS_SHOWN = 8;

@@ -55,6 +55,7 @@ const FILES: &[File] = files! {
     "login.js": SCRIPT,
     "mapping.js": SCRIPT,
     "new.js": SCRIPT,
+    "numbers.js": SCRIPT,
     "parameters.js": SCRIPT,
     "place.js": SCRIPT,
     "plan.js": SCRIPT,
