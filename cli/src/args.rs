@@ -220,7 +220,7 @@ pub(crate) struct CoordinatorArgs {
     pub http: String,
     #[command(flatten)]
     pub link: LinkArgs,
-    /// Demand a certificate of --tls-ca from every caller; `/livez` and `/readyz` stay open
+    /// Demand a certificate of --tls-ca from every caller; health and the console's files, which hold no data, stay open
     #[arg(long, env = "STARLIFT_MUTUAL_TLS", requires = "tls_ca")]
     pub mutual_tls: bool,
     /// Address for metrics and health alone, without encryption and token

@@ -360,27 +360,37 @@ impl Cluster {
                 failed.send_replace(Some(error.problem()));
             }
         });
-        let mut workers = JoinSet::new();
-        for _ in 0..args.workers {
-            let mut config = worker::Config::new(vec![url.clone()], datasources.clone());
-            config.slots = args.slots.unwrap_or(config.slots);
-            config.drain_timeout = DRAIN;
-            config.dirty_dir.clone_from(&args.dirty.dirty_dir);
-            config.mask_dirty = args.dirty.mask_dirty;
-            let stop = stop_workers.clone();
-            workers.spawn(async move {
-                worker::run(config, worker::Listeners::default(), stop)
-                    .await
-                    .map_err(|error| worker_problem(&error))
-            });
-        }
-        let cluster = Self { url, workers, stop_workers, stop_coordinator, coordinator, failure };
+        let workers = JoinSet::new();
+        let mut cluster = Self { url, workers, stop_workers, stop_coordinator, coordinator, failure };
         tokio::select! {
             biased;
             problem = cluster.failed() => Err(problem),
-            ready = Client::connect(std::slice::from_ref(&cluster.url), Dialer::default()) => ready.map(|_| ()),
+            led = cluster.until_led() => led,
         }?;
+        for _ in 0..args.workers {
+            cluster.add_worker(args, datasources.clone());
+        }
         Ok(cluster)
+    }
+
+    /// Nobody leads before the journal is read, and a worker that asked now would complain of it.
+    async fn until_led(&self) -> Result<(), Problem> {
+        let mut client = Client::connect(std::slice::from_ref(&self.url), Dialer::default()).await?;
+        client.jobs().await.map(|_| ())
+    }
+
+    fn add_worker(&mut self, args: &RunArgs, datasources: LiveDatasources) {
+        let mut config = worker::Config::new(vec![self.url.clone()], datasources);
+        config.slots = args.slots.unwrap_or(config.slots);
+        config.drain_timeout = DRAIN;
+        config.dirty_dir.clone_from(&args.dirty.dirty_dir);
+        config.mask_dirty = args.dirty.mask_dirty;
+        let stop = self.stop_workers.clone();
+        self.workers.spawn(async move {
+            worker::run(config, worker::Listeners::default(), stop)
+                .await
+                .map_err(|error| worker_problem(&error))
+        });
     }
 
     /// Ends when the coordinator fails, with the reason.

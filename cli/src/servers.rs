@@ -32,10 +32,10 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
     let guard = &files.guard;
     let insecure = args.link.insecure;
     let listeners = coordinator::Listeners {
-        grpc: listen(&args.grpc, guard, insecure).await?,
-        http: Some(listen(&args.http, guard, insecure).await?),
-        metrics: listen_openly(args.metrics.as_deref()).await?,
-        scaler: listen_openly(args.scaler.as_deref()).await?,
+        grpc: listen("--grpc", &args.grpc, guard, insecure).await?,
+        http: Some(listen("--http", &args.http, guard, insecure).await?),
+        metrics: listen_openly("--metrics", args.metrics.as_deref()).await?,
+        scaler: listen_openly("--scaler", args.scaler.as_deref()).await?,
     };
     let is_everywhere = listeners.grpc.local_addr().is_ok_and(|bound| bound.ip().is_unspecified());
     if is_everywhere && args.advertise.is_none() && matches!(args.state, StateLocation::Etcd(_)) {
@@ -61,8 +61,8 @@ pub(crate) async fn worker(args: WorkerArgs) -> Outcome {
     let files = Files::read(args.datasources.path, &args.link, false, Role::Worker)?;
     let guard = &files.guard;
     let listeners = worker::Listeners {
-        http: Some(listen(&args.http, guard, args.link.insecure).await?),
-        metrics: listen_openly(args.metrics.as_deref()).await?,
+        http: Some(listen("--http", &args.http, guard, args.link.insecure).await?),
+        metrics: listen_openly("--metrics", args.metrics.as_deref()).await?,
     };
     let mut config = worker::Config::new(args.coordinator.urls, files.datasources.clone());
     config.slots = args.slots.unwrap_or(config.slots);
@@ -156,8 +156,13 @@ async fn bind(address: &str) -> std::io::Result<TcpListener> {
 }
 
 /// Binds before anything else is set up, so that a taken port is told at once.
-async fn listen(address: &str, guard: &Guard, insecure: bool) -> Result<TcpListener, Vec<Problem>> {
-    let listener = listen_anywhere(address).await?;
+async fn listen(
+    flag: &str,
+    address: &str,
+    guard: &Guard,
+    insecure: bool,
+) -> Result<TcpListener, Vec<Problem>> {
+    let listener = listen_anywhere(flag, address).await?;
     let bound = listener.local_addr();
     let bound =
         bound.map_err(|error| one(Problem::new(Code::InvalidSettings, error.to_string()).at(address)))?;
@@ -166,17 +171,17 @@ async fn listen(address: &str, guard: &Guard, insecure: bool) -> Result<TcpListe
 }
 
 /// A port that tells numbers only, and is there only when somebody asked for it.
-async fn listen_openly(address: Option<&str>) -> Result<Option<TcpListener>, Vec<Problem>> {
+async fn listen_openly(flag: &str, address: Option<&str>) -> Result<Option<TcpListener>, Vec<Problem>> {
     match address {
-        Some(address) => listen_anywhere(address).await.map(Some),
+        Some(address) => listen_anywhere(flag, address).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn listen_anywhere(address: &str) -> Result<TcpListener, Vec<Problem>> {
+async fn listen_anywhere(flag: &str, address: &str) -> Result<TcpListener, Vec<Problem>> {
     bind(address).await.map_err(|error| {
         let problem = Problem::new(Code::InvalidSettings, format!("cannot listen: {error}")).at(address);
-        one(problem.hint("choose a free address of this machine"))
+        one(problem.hint(format!("choose a free address of this machine with {flag} HOST:PORT")))
     })
 }
 
@@ -187,9 +192,9 @@ mod tests {
     #[tokio::test]
     async fn ports_are_never_open_to_other_hosts_by_accident() {
         let guard = Guard::default();
-        assert!(listen("127.0.0.1:0", &guard, false).await.is_ok());
-        let refused = listen("0.0.0.0:0", &guard, false).await.unwrap_err();
+        assert!(listen("--http", "127.0.0.1:0", &guard, false).await.is_ok());
+        let refused = listen("--http", "0.0.0.0:0", &guard, false).await.unwrap_err();
         assert!(refused[0].hint.contains("--insecure"), "{refused:?}");
-        assert!(listen("0.0.0.0:0", &guard, true).await.is_ok());
+        assert!(listen("--http", "0.0.0.0:0", &guard, true).await.is_ok());
     }
 }

@@ -155,7 +155,8 @@ pub async fn run(
     // Ends the servers when the office closes by itself, too.
     let stop = shutdown.child_token();
     let _stop_on_return = stop.clone().drop_guard();
-    info!(grpc = %address(&grpc), %advertise, "coordinator is up");
+    let console = http.as_ref().map(|listener| format!("{scheme}://{}/", address(listener)));
+    info!(grpc = %address(&grpc), %advertise, console = console.unwrap_or_default(), "coordinator is up");
     let grpc_url: Arc<str> = advertise.into();
     let own = Leader { grpc: grpc_url.clone(), http: advertise_http.map(Into::into) };
     let leading = async {

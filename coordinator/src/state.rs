@@ -439,11 +439,17 @@ impl State {
         id
     }
 
-    /// Forgets the workers that hold nothing and were silent for long.
+    /// Forgets the workers that hold nothing and were silent for long; those that were about to leave, soon.
     fn forget_workers(&mut self, now: Millis) {
-        let patience = self.rules.lease * FORGET_WORKER_AFTER;
-        let is_over = |(heard, _): &&(Millis, WorkerId)| now.since(*heard) >= patience;
-        let silent: Vec<_> = self.silence.iter().take_while(is_over).cloned().collect();
+        let patience = |worker: &Worker| {
+            self.rules.lease * if worker.is_draining() { FORGET_LEAVING_AFTER } else { FORGET_WORKER_AFTER }
+        };
+        let may_be_over =
+            |(heard, _): &&(Millis, WorkerId)| now.since(*heard) >= self.rules.lease * FORGET_LEAVING_AFTER;
+        let is_over = |(heard, id): &&(Millis, WorkerId)| {
+            self.workers.get(id).is_some_and(|worker| now.since(*heard) >= patience(worker))
+        };
+        let silent: Vec<_> = self.silence.iter().take_while(may_be_over).filter(is_over).cloned().collect();
         for entry in silent {
             if self.workers.get(&entry.1).is_some_and(|worker| worker.running == 0) {
                 self.workers.remove(&entry.1);
@@ -605,6 +611,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A worker that holds nothing is forgotten when it was silent for so many lease terms.
 const FORGET_WORKER_AFTER: u32 = 20;
+/// The same for one that was draining: it has most likely left.
+const FORGET_LEAVING_AFTER: u32 = 2;
 
 /// The problem of an id that no job has.
 pub fn unknown_job(id: JobId) -> Problem {

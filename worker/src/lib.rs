@@ -117,7 +117,7 @@ pub async fn run(
         },
         clock: agent::now,
     });
-    info!(worker_id = %config.worker_id, slots = config.slots, "worker started");
+    info!(worker_id = %config.worker_id, slots = config.slots, http = %http_address, "worker started");
     let agent = Agent::new(config, http_address, coordinators, tools);
     agent.run(shutdown).await;
     http_ends.cancel();

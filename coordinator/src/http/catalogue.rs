@@ -15,7 +15,7 @@ use starlift_proto as pb;
 use super::{Answer, Nothing, Refusal, Sent, Views};
 use crate::check::NotChecked;
 use crate::columns::fit::{Fit, fit};
-use crate::columns::{mysql_kind, starrocks_kind};
+use crate::columns::{mysql_kind, starrocks_bytes, starrocks_kind};
 use crate::probe::listing;
 
 /// Without any secret.
@@ -115,6 +115,8 @@ enum Source {
 #[serde(deny_unknown_fields)]
 struct Pair {
     source_type: String,
+    /// Of the longest text in UTF-8, where the catalogue tells.
+    source_bytes: Option<u64>,
     target_type: String,
 }
 
@@ -125,20 +127,31 @@ pub(super) async fn mapping(Sent(Mapping { source, pairs }): Sent<Mapping>) -> A
             Source::Mysql => (SourceKind::Mysql, mysql_kind(&pair.source_type)),
             Source::Starrocks => (SourceKind::Starrocks, starrocks_kind(&pair.source_type)),
         };
-        let (name, why, remedy) = match fit(system, &kind, &starrocks_kind(&pair.target_type)) {
-            Fit::Exact => ("exact", "every value arrives as it left".into(), String::new()),
-            Fit::Widened => ("widened", "the target holds more; every value arrives".into(), String::new()),
-            Fit::Checked(rule) => ("checked", checked_for(rule), String::new()),
-            Fit::Refused { why, remedy } => ("refused", why, remedy),
+        let room = starrocks_bytes(&pair.target_type).filter(|room| pair.source_bytes > Some(*room));
+        let fit = fit(system, &kind, &starrocks_kind(&pair.target_type));
+        let (name, why, remedy) = match (fit, room) {
+            (Fit::Exact | Fit::Widened, Some(bytes)) => {
+                ("checked", checked_for(&format!("texts of at most {bytes} bytes")), String::new())
+            }
+            (Fit::Exact, None) => ("exact", "every value arrives as it left".into(), String::new()),
+            (Fit::Widened, None) => {
+                ("widened", "the target holds more; every value arrives".into(), String::new())
+            }
+            (Fit::Checked(rule), _) => ("checked", checked_for(&fitting(rule)), String::new()),
+            (Fit::Refused { why, remedy }, _) => ("refused", why, remedy),
         };
         json!({ "fit": name, "why": why, "remedy": remedy })
     });
     Ok(Json(json!({ "fits": fits.collect::<Vec<_>>() })))
 }
 
-/// What a row must be like so that it is no error.
-fn checked_for(rule: Option<CellRule>) -> String {
-    let fitting = match rule {
+fn checked_for(fitting: &str) -> String {
+    format!("only {fitting} go in; any other makes its row an error")
+}
+
+/// The values that pass a rule.
+fn fitting(rule: Option<CellRule>) -> String {
+    match rule {
         None => "values that the target holds".into(),
         Some(CellRule::Truth) => "0, 1, true and false".into(),
         Some(CellRule::WholeNumber) => "whole numbers".into(),
@@ -148,6 +161,5 @@ fn checked_for(rule: Option<CellRule>) -> String {
         Some(CellRule::RealDate) => "dates without a zero part".into(),
         Some(CellRule::Json) => "JSON documents".into(),
         Some(CellRule::NoZeroAtEnd) => "texts without a zero byte at the end".into(),
-    };
-    format!("only {fitting} go in; any other makes its row an error")
+    }
 }

@@ -92,7 +92,8 @@ pub(super) async fn validate(Shared(views): Shared<Views>, Sent(sent): Sent<Scri
         Ok(parsed) => (Vec::new(), parsed.warnings),
         Err(problems) => (problems, Vec::new()),
     };
-    let problems: Vec<Value> = problems.iter().map(|problem| placed(&text, problem)).collect();
+    let mut problems: Vec<Value> = problems.iter().map(|problem| placed(&text, problem)).collect();
+    problems.sort_by_key(|placed| placed["from"].as_u64());
     let parameters = script::parameter_names(&text);
     Ok(Json(json!({ "problems": problems, "warnings": warnings, "parameters": parameters })))
 }

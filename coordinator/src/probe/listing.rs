@@ -26,6 +26,8 @@ pub(crate) struct ListedColumn {
     name: String,
     /// As the server writes it.
     r#type: String,
+    /// Of the longest value in UTF-8; `None`: no text, or not told.
+    bytes_most: Option<u64>,
     nullable: bool,
     is_key: bool,
     is_primary: bool,
@@ -91,6 +93,7 @@ fn listed(column: Column) -> ListedColumn {
     ListedColumn {
         name: column.name,
         r#type: column.type_text,
+        bytes_most: column.bytes_most,
         nullable: column.nullable,
         is_key: column.is_key,
         is_primary: column.is_primary,

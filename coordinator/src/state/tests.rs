@@ -1174,6 +1174,22 @@ fn a_draining_worker_gets_nothing() {
 }
 
 #[test]
+fn who_was_leaving_is_forgotten_soon_and_who_fell_silent_late() {
+    let mut bench = Bench::running(1);
+    let leaving = WorkerInfo { draining: true, ..info("w1") };
+    let until = Millis(0);
+    bench.ask(|ticket| Event::Acquire { ticket, worker: leaving, free_slots: 0, until });
+    bench.ask(|ticket| Event::Acquire { ticket, worker: info("w2"), free_slots: 0, until });
+    let known = |bench: &Bench| bench.state.workers().map(|one| one.info.id.to_string()).collect::<Vec<_>>();
+    bench.wait(LEASE);
+    assert_eq!(known(&bench), ["w1", "w2"]);
+    bench.wait(LEASE);
+    assert_eq!(known(&bench), ["w2"]);
+    bench.wait(LEASE * FORGET_WORKER_AFTER);
+    assert_eq!(known(&bench), Vec::<String>::new());
+}
+
+#[test]
 fn a_caller_that_has_gone_is_granted_nothing() {
     let mut bench = Bench::new();
     let until = Millis(60_000);

@@ -121,7 +121,9 @@ impl StoreError {
             cause = error.source();
         }
         let hint = match self {
-            Self::Locked { .. } => "stop the other coordinator, or choose another directory with --state",
+            Self::Locked { .. } => {
+                "choose another directory with --state, or stop the coordinator or `starlift run` that uses this one"
+            }
             Self::Open { .. } | Self::Failed { .. } => {
                 "see whether the directory is writable and the disk has room"
             }
