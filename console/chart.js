@@ -1,6 +1,6 @@
 // The throughput chart: rows/s and MB/s over the job's time, read and loaded, drawn as SVG. The server's samples are
 // cumulative counts at uneven moments; rates are differences between evenly spaced moments, so nothing is lost by
-// thinning.
+// thinning. Workers tell of running tasks every few seconds only, so a rate looks back over more than one such time.
 
 import { h, replace, svg, table } from "./dom.js";
 import { count, duration } from "./numbers.js";
@@ -20,6 +20,7 @@ const RIGHT = 12;
 const TOP = 22;
 const SAMPLES_MAX = 1200;
 const POINTS_MAX = 80;
+const RATE_SECONDS = 6;
 const TABLE_ROWS = 12;
 
 // ---- Numbers: pure --------------------------------------------------------------------------------------------------
@@ -46,13 +47,14 @@ function rates(samples, points) {
   const span = (last - first) / n;
   if (!(span > 0)) return [];
   return Array.from({ length: n }, (_, i) => {
-    const [from, to] = [first + i * span, first + (i + 1) * span];
+    const to = first + (i + 1) * span;
+    const from = Math.max(first, to - Math.max(span, RATE_SECONDS));
     const point = { seconds: to };
     for (const series of SERIES) {
       point[series.name] = {};
       for (const { key, scale } of PLOTS) {
         const gained = at(samples, series[key], to) - at(samples, series[key], from);
-        point[series.name][key] = Math.max(0, gained / span * scale);
+        point[series.name][key] = Math.max(0, gained / (to - from) * scale);
       }
     }
     return point;

@@ -41,7 +41,7 @@ export function tallyInWords(tally) {
 /**
  * {fit, why, remedy, name, sourceType, targetType} of one {source, target}; all but `fit` may be missing. `sources` and
  * `targets` are the columns of both tables, empty where they are not known; `isCreated` tells that the target table is
- * still to be created. `fitOf(sourceType, targetType)` is the coordinator's answer, undefined while there is none.
+ * still to be created. `fitOf(from, to)` is the coordinator's answer for two columns, undefined while there is none.
  */
 export function judgeColumn({ source, target }, { sources, targets, isCreated, fitOf }) {
   if (source === "*" || target === "*") return { fit: "all", why: "By position; the plan shows them." };
@@ -56,7 +56,7 @@ export function judgeColumn({ source, target }, { sources, targets, isCreated, f
   if (!from) return { ...verdict, ...judgeExpression(source, sources) };
   if (!to) return { ...verdict, fit: "open" };
   if (isCreated) return { ...verdict, fit: "created", why: "" };
-  const answer = fitOf(from.type, to.type);
+  const answer = fitOf(from, to);
   if (!answer) return { ...verdict, fit: "waiting" };
   const why = isProblem(answer.fit) ? answer.why : "";
   return { ...verdict, fit: answer.fit, why, remedy: answer.remedy && remedyFor(answer.remedy, from.name) };

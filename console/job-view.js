@@ -55,8 +55,8 @@ export function tilesOf({ progress, tasks, dirty_records: dirty, elapsed_seconds
   const speeds = report
     ? [tile("Average rows/s", count(report.avg_rows_per_second)),
       tile("Average bytes/s", byteRate(report.avg_bytes_per_second))]
-    : [tile("Rows/s", count(progress.rows_per_second)),
-      tile("Bytes/s", byteRate(progress.bytes_per_second)),
+    : [tile("Average rows/s", count(progress.rows_per_second)),
+      tile("Average bytes/s", byteRate(progress.bytes_per_second)),
       tile("ETA", progress.eta_seconds === null ? "–" : duration(progress.eta_seconds))];
   return h("div", { class: "stack" },
     h("div", { class: "row between sub" },

@@ -140,9 +140,10 @@ export function createMapping(form, { sourceColumns, targetColumns, isCreated, o
   /** Shows the fit of every row as far as it is known; asks the coordinator for pairs of types that are new. */
   function judge() {
     const unknown = new Map();
-    const fitOf = (sourceType, targetType) => {
-      const key = JSON.stringify([form.model.sourceType, sourceType, targetType]);
-      if (!fits.has(key)) unknown.set(key, { source_type: sourceType, target_type: targetType });
+    const fitOf = (from, to) => {
+      const pair = { source_type: from.type, source_bytes: from.bytes_most ?? null, target_type: to.type };
+      const key = JSON.stringify([form.model.sourceType, pair]);
+      if (!fits.has(key)) unknown.set(key, pair);
       return fits.get(key);
     };
     const known = { sources: sourceColumns(), targets: targetColumns(), isCreated: isCreated(), fitOf };

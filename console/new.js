@@ -45,6 +45,8 @@ function createPage(draft) {
   // Counts requests to validate: an answer about an older text comes too late.
   let turn = 0;
   let started = false;
+  // Columns that the form knows not to go as they are mapped: the plan would refuse the job.
+  let unfit = 0;
   // Ids of the buttons whose action is under way.
   const busy = new Set();
 
@@ -56,6 +58,8 @@ function createPage(draft) {
       changed();
     },
     onFits(bad) {
+      unfit = bad;
+      showState();
       const words = bad > 0 ? `✕ ${many(bad, "column")} cannot go as mapped` : "";
       if (fitState.textContent !== words) fitState.textContent = words;
     },
@@ -63,6 +67,8 @@ function createPage(draft) {
   });
   const editor = createEditor({ id: "script", label: "Script", describedBy: "editor-help", onInput(text) {
     draft.text = text;
+    // What the form knew is of another text.
+    unfit = 0;
     changed();
   } });
 
@@ -248,7 +254,7 @@ function createPage(draft) {
   function showState() {
     const sound = verdict !== null && !verdict.error && verdict.problems.length === 0;
     for (const [id, element] of Object.entries(buttons)) {
-      element.disabled = busy.has(id) || (id === "start" && !sound);
+      element.disabled = busy.has(id) || (id === "start" && (!sound || unfit > 0));
       element.textContent = ACTIONS[id][busy.has(id) ? "busy" : "idle"];
       element.setAttribute("aria-busy", String(busy.has(id)));
     }

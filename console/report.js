@@ -52,7 +52,6 @@ export function badRowsOf(report) {
     caption: "Rows that StarRocks refused",
     rows: report.bad_rows,
     columns: [
-      { name: "Task", class: "num", of: (row) => count(row.task_id) },
       { name: "Key", class: "mono", of: (row) => row.key || "–" },
       { name: "Column", class: "mono", of: (row) => row.column || "–" },
       { name: "Reason", class: "break reason", of: (row) => row.reason },

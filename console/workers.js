@@ -104,9 +104,14 @@ function workersTable(rows, drain) {
       h("p", null, "No worker is connected. Jobs wait until there is one."),
       h("p", null, "Start one on a host that reaches the sources and the target:"),
       h("pre", { class: "mono command", tabindex: 0, role: "region", "aria-label": "Command that starts a worker" },
-        `starlift worker --coordinator ${session.grpc} --datasources datasources.toml`),
+        `starlift worker --coordinator ${reachable(session.grpc)} --datasources datasources.toml`),
     ],
   });
+}
+
+/** A coordinator that listens on every address does not know by which one it is reached; the browser knows one. */
+function reachable(url) {
+  return url.replace(/\/\/(0\.0\.0\.0|\[::\]):/, `//${location.hostname}:`);
 }
 
 function nameOf(worker) {

@@ -185,6 +185,31 @@ async fn a_job_is_paused_resumed_and_cancelled_from_its_page() {
     browser.click("#tab-code").await;
     browser.until("its script", "document.querySelector('#script').value.includes('orders')").await;
 
+    // A job that fails says why and what to do; one that leaves rows out shows the first of them.
+    let narrow = "CREATE TABLE dw.narrow (id BIGINT NULL, shop INT NOT NULL, city VARCHAR(6) NULL) DUPLICATE KEY(id) \
+                  DISTRIBUTED BY HASH(id) BUCKETS 1";
+    stage.target.run(&[narrow]).await;
+    let mut script = orders_job(json!({ "table": "narrow" }), json!({}));
+    for step in [0, 1] {
+        script["steps"][step]["parameter"]["column"] = json!(["id", "shop", "city"]);
+    }
+    let job_id = stage.cluster.submit(&script).await;
+    browser.open(&format!("{home}/#/jobs/{job_id}")).await;
+    until_state(&browser, "FAILED").await;
+    browser.until("the report", "document.querySelector('#job-report')").await;
+    browser.until("the reason", "document.querySelector('main').innerText.includes('ROWS_REFUSED')").await;
+    look_at(&browser, "job-failed").await;
+    script["steps"][1]["parameter"]["strategyOnError"] = json!("batchDirtyData");
+    script["steps"][0]["parameter"]["where"] = json!("shop = 1");
+    script["setting"]["errorLimit"]["record"] = json!(100_000);
+    let job_id = stage.cluster.submit(&script).await;
+    browser.open(&format!("{home}/#/jobs/{job_id}")).await;
+    until_state(&browser, "SUCCEEDED").await;
+    browser.until("bad rows", "document.querySelectorAll('.bad-rows tbody tr').length > 0").await;
+    let odd = "[...document.querySelectorAll('main td, main dd')].find(cell => /NaN|undefined/.test(cell.textContent))";
+    assert_eq!(browser.run(&format!("return {odd} ?? null")).await, Value::Null, "every number is one");
+    look_at(&browser, "job-dirty").await;
+
     browser.open(&format!("{home}/#/workers")).await;
     browser.until_page("workers").await;
     browser.click("tr[data-worker-id] button").await;
