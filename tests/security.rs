@@ -168,6 +168,57 @@ async fn strangers_are_turned_away_with_the_right_status() {
     assert!(!coordinator.log().contains("panicked"), "{}", coordinator.log());
 }
 
+#[tokio::test]
+async fn a_worker_whose_certificate_is_refused_says_so_and_the_coordinator_says_why() {
+    let dir = workspace(&[]);
+    let files = Authority::new(dir.path());
+    files.issue("server", |_| {});
+    files.issue("expired", |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("it is writable");
+    Authority::new(&foreign).issue("client", |_| {});
+    for (cert, reason, alert, hint) in [
+        ("foreign/client", "invalid peer certificate", "received fatal alert", "compare --tls-cert"),
+        ("expired", "certificate expired", "received fatal alert: CertificateExpired", "renew --tls-cert"),
+    ] {
+        let grpc = free_address().to_string();
+        let mut command = starlift(dir.path());
+        command.args([
+            "coordinator",
+            "--grpc",
+            &grpc,
+            "--http",
+            "127.0.0.1:0",
+            "--state",
+            &format!("file:{cert}.d"),
+        ]);
+        command.args(["--datasources", "datasources.toml", "--mutual-tls", "--tls-ca", "ca.crt"]);
+        command.args(["--tls-cert", "server.crt", "--tls-key", "server.key"]);
+        let coordinator = Process::start("coordinator", &mut command, dir.path());
+        until("the coordinator to be up", || async { coordinator.log().contains("leading") }).await;
+        // Whoever only looks whether somebody listens is no news.
+        drop(std::net::TcpStream::connect(&grpc).expect("it listens"));
+
+        let mut command = starlift(dir.path());
+        command.args(["worker", "--coordinator", &format!("https://{grpc}"), "--http", "127.0.0.1:0"]);
+        command.args(["--datasources", "datasources.toml", "--tls-ca", "ca.crt", "--log", "debug"]);
+        command.args(["--tls-cert", &format!("{cert}.crt"), "--tls-key", &format!("{cert}.key")]);
+        let worker = Process::start("worker", &mut command, dir.path());
+        until("the worker to have tried again and again", || async {
+            worker.log().matches("no coordinator answers").count() > 3
+        })
+        .await;
+        let said = worker.log();
+        let first = said.lines().find(|line| line.contains("trying again")).expect("it is warned of");
+        assert!(first.contains(alert) && first.contains(hint), "{first}");
+        let said = coordinator.log();
+        let told: Vec<&str> = said.lines().filter(|line| line.contains("turned away")).collect();
+        assert_eq!(told.len(), 1, "once a minute, not at each attempt: {said}");
+        assert!(told[0].contains("WARN") && told[0].contains("address=127.0.0.1:"), "{}", told[0]);
+        assert!(told[0].contains(reason), "{}", told[0]);
+    }
+}
+
 /// Two coordinators on an encrypted etcd with a password, mutual TLS and tokens everywhere; a job that succeeds, one that
 /// fails on its password, one that is refused. Then everything that was written anywhere is searched for every secret.
 #[tokio::test(flavor = "multi_thread")]
