@@ -19,6 +19,7 @@ use crate::etcd::Etcd;
 use crate::mariadb::MariaDb;
 use crate::migration::{create_target, datasources, fill_source, orders_job};
 use crate::process::{free_address, until};
+use crate::security::Renewed;
 use crate::standin::Standin;
 
 const ROWS: u32 = 20_000;
@@ -166,6 +167,7 @@ async fn every_metric_is_documented_is_there_and_moves() {
     .await;
 
     failed_save(&seen).await;
+    files_not_taken_up(&cluster, &seen).await;
 
     let most = seen.most.into_inner().expect("no reader panics");
     let exported: BTreeSet<String> = most.keys().cloned().collect();
@@ -191,6 +193,14 @@ async fn failed_save(seen: &Seen) {
         seen.most("starlift_coordinator_saves_failed_total") > 0.0
     })
     .await;
+}
+
+/// Servers with a certificate, whose data sources are spoilt.
+async fn files_not_taken_up(cluster: &Cluster, seen: &Seen) {
+    let renewed = Renewed::start(90).await;
+    renewed.read_again("datasources.toml", "no table");
+    renewed.show("reloads_failed_total{file=\"datasources\"} 1").await;
+    scrape(cluster, &renewed.metrics, seen).await;
 }
 
 /// A report under an epoch that never was.

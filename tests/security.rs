@@ -9,6 +9,7 @@ use rcgen::{
     date_time_ymd,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::cluster::{Outcome, starlift, workspace, write_job};
 use crate::etcd;
@@ -166,6 +167,152 @@ async fn strangers_are_turned_away_with_the_right_status() {
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.stderr.contains("unencrypted"), "{refused:?}");
     assert!(!coordinator.log().contains("panicked"), "{}", coordinator.log());
+}
+
+#[tokio::test]
+async fn a_worker_whose_certificate_is_refused_says_so_and_the_coordinator_says_why() {
+    let dir = workspace(&[]);
+    let files = Authority::new(dir.path());
+    files.issue("server", |_| {});
+    files.issue("expired", |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("it is writable");
+    Authority::new(&foreign).issue("client", |_| {});
+    for (cert, reason, alert, hint) in [
+        ("foreign/client", "invalid peer certificate", "received fatal alert", "compare --tls-cert"),
+        ("expired", "certificate expired", "received fatal alert: CertificateExpired", "renew --tls-cert"),
+    ] {
+        let grpc = free_address().to_string();
+        let mut command = starlift(dir.path());
+        command.args([
+            "coordinator",
+            "--grpc",
+            &grpc,
+            "--http",
+            "127.0.0.1:0",
+            "--state",
+            &format!("file:{cert}.d"),
+        ]);
+        command.args(["--datasources", "datasources.toml", "--mutual-tls", "--tls-ca", "ca.crt"]);
+        command.args(["--tls-cert", "server.crt", "--tls-key", "server.key"]);
+        let coordinator = Process::start("coordinator", &mut command, dir.path());
+        until("the coordinator to be up", || async { coordinator.log().contains("leading") }).await;
+        // Whoever only looks whether somebody listens is no news.
+        drop(std::net::TcpStream::connect(&grpc).expect("it listens"));
+
+        let mut command = starlift(dir.path());
+        command.args(["worker", "--coordinator", &format!("https://{grpc}"), "--http", "127.0.0.1:0"]);
+        command.args(["--datasources", "datasources.toml", "--tls-ca", "ca.crt", "--log", "debug"]);
+        command.args(["--tls-cert", &format!("{cert}.crt"), "--tls-key", &format!("{cert}.key")]);
+        let worker = Process::start("worker", &mut command, dir.path());
+        until("the worker to have tried again and again", || async {
+            worker.log().matches("no coordinator answers").count() > 3
+        })
+        .await;
+        let said = worker.log();
+        let first = said.lines().find(|line| line.contains("trying again")).expect("it is warned of");
+        assert!(first.contains(alert) && first.contains(hint), "{first}");
+        let said = coordinator.log();
+        let told: Vec<&str> = said.lines().filter(|line| line.contains("turned away")).collect();
+        assert_eq!(told.len(), 1, "once a minute, not at each attempt: {said}");
+        assert!(told[0].contains("WARN") && told[0].contains("address=127.0.0.1:"), "{}", told[0]);
+        assert!(told[0].contains(reason), "{}", told[0]);
+    }
+}
+
+/// A coordinator and a worker with a certificate that can be renewed under them.
+pub(crate) struct Renewed {
+    files: Authority,
+    dir: TempDir,
+    servers: [Process; 2],
+    /// Where they tell their numbers to everybody.
+    pub(crate) metrics: [String; 2],
+}
+
+impl Renewed {
+    /// `days`: how long the first certificate is good.
+    pub(crate) async fn start(days: i64) -> Self {
+        let dir = workspace(&[]);
+        let files = Authority::new(dir.path());
+        let (grpc, metrics) =
+            (free_address().to_string(), [free_address().to_string(), free_address().to_string()]);
+        let url = format!("https://{grpc}");
+        let servers = ["coordinator", "worker"];
+        expiring(&files, days);
+        let servers = std::array::from_fn(|number| {
+            let mut command = starlift(dir.path());
+            command.args([servers[number], "--http", "127.0.0.1:0", "--metrics", &metrics[number]]);
+            command.args(["--datasources", "datasources.toml", "--tls-ca", "ca.crt"]);
+            command.args(["--tls-cert", "server.crt", "--tls-key", "server.key"]);
+            let own = [["--grpc", &grpc, "--state", "file:state"], ["--coordinator", &url, "--slots", "1"]];
+            Process::start(servers[number], command.args(own[number]), dir.path())
+        });
+        let renewed = Self { files, dir, servers, metrics };
+        renewed.show("build_info").await;
+        renewed
+    }
+
+    /// Has both read `file` with this text in it.
+    pub(crate) fn read_again(&self, file: &str, text: &str) {
+        std::fs::write(self.dir.path().join(file), text).expect("it is writable");
+        self.hang_up();
+    }
+
+    fn hang_up(&self) {
+        for server in &self.servers {
+            server.signal("HUP");
+        }
+    }
+
+    /// Both show this line, behind their own prefix.
+    pub(crate) async fn show(&self, line: &str) {
+        for (address, prefix) in self.metrics.iter().zip(["starlift_coordinator_", "starlift_worker_"]) {
+            let url = format!("http://{address}/metrics");
+            until(line, || async {
+                curl(self.dir.path(), &url, &[]).await.1.contains(&format!("{prefix}{line}"))
+            })
+            .await;
+        }
+    }
+}
+
+/// `server.crt` that is good for so many days from now; Unix time of its end.
+#[expect(clippy::disallowed_methods, reason = "the servers look at the wall clock, too")]
+fn expiring(files: &Authority, days: i64) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let end_s = now.as_secs().checked_add_signed(days * 24 * 3600).expect("not that long ago");
+    files.issue("server", |params| {
+        params.not_after = date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(end_s);
+    });
+    end_s
+}
+
+#[tokio::test]
+async fn operators_are_warned_before_a_certificate_runs_out_and_of_files_not_taken_up() {
+    let cluster = Renewed::start(10).await;
+    let said = |text: &str, times: usize| {
+        for server in &cluster.servers {
+            let lines =
+                server.log().lines().filter(|line| line.contains("WARN") && line.contains(text)).count();
+            assert_eq!(lines, times, "{text}: {}", server.log());
+        }
+    };
+    said("the certificate runs out", 1);
+    said("file=server.crt", 1);
+
+    cluster.read_again("server.key", "no key");
+    cluster.show("reloads_failed_total{file=\"certificates_or_tokens\"} 1").await;
+    cluster.read_again("datasources.toml", "no table");
+    cluster.show("reloads_failed_total{file=\"datasources\"} 1").await;
+    said("the certificate runs out", 1);
+
+    for days in [9, -1, 90] {
+        let end_s = expiring(&cluster.files, days);
+        cluster.hang_up();
+        cluster.show(&format!("certificate_expiry_timestamp_seconds {end_s}\n")).await;
+    }
+    said("the certificate runs out", 2);
+    said("the certificate has expired", 1);
 }
 
 /// Two coordinators on an encrypted etcd with a password, mutual TLS and tokens everywhere; a job that succeeds, one that

@@ -14,6 +14,7 @@ mod offline;
 mod output;
 mod progress;
 mod rates;
+mod reminder;
 mod run;
 mod screen;
 mod servers;

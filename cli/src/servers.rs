@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use starlift_common::datasource::LiveDatasources;
 use starlift_common::problem::{Code, Problem};
 use starlift_coordinator::{self as coordinator, StateLocation};
 use starlift_link::dial::Dialer;
 use starlift_link::guard::{Guard, GuardSettings};
+use starlift_link::readings::{self, Readings};
 use starlift_link::tokens::Role;
 use starlift_worker as worker;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -17,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::args::{CoordinatorArgs, LinkArgs, WorkerArgs};
-use crate::commands::{End, Outcome, one, stopped_by_signal, worker_problem};
+use crate::commands::{End, Outcome, one, stopped_by_signal, unix_time, worker_problem};
 use crate::files;
+use crate::reminder::{Reminder, Reminders};
 
 /// Connections that may wait to be accepted: after a change of leader all workers come at once. The system may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -52,6 +55,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Outcome {
     config.advertise_http = args.advertise_http;
     config.keep_for = DAY * args.keep_days;
     (config.guard, config.dialer) = (guard.clone(), files.dialer.clone());
+    config.readings = files.readings.clone();
     let _reading = AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
     coordinator::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(error.problem()))?;
     Ok(End::Done)
@@ -70,6 +74,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> Outcome {
     config.dirty_dir = args.dirty.dirty_dir;
     config.mask_dirty = args.dirty.mask_dirty;
     (config.guard, config.dialer) = (guard.clone(), files.dialer.clone());
+    config.readings = files.readings.clone();
     let _reading = AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
     worker::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(worker_problem(&error)))?;
     Ok(End::Done)
@@ -82,6 +87,8 @@ struct Files {
     guard: Guard,
     dialer: Dialer,
     role: Role,
+    readings: Readings,
+    reminders: Reminders,
 }
 
 impl Files {
@@ -91,12 +98,16 @@ impl Files {
         let settings = GuardSettings { tls: link.tls(), mutual, token_file: link.token_file.clone() };
         let guard = Guard::new(settings).map_err(one)?;
         let dialer = Dialer::new(link.dial(), role).map_err(one)?;
-        Ok(Self { path, datasources, guard, dialer, role })
+        let readings = Readings::new(guard.clone(), now_s());
+        let mut files =
+            Self { path, datasources, guard, dialer, role, readings, reminders: Reminders::default() };
+        files.remind();
+        Ok(files)
     }
 
     /// Certificates and tokens every minute, the data sources too when SIGHUP asks for it. A file with faults changes
     /// nothing.
-    async fn keep_up(self) {
+    async fn keep_up(mut self) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
@@ -118,16 +129,26 @@ impl Files {
                 _ = ticks.tick() => {}
                 _ = hangup => self.read_datasources(),
             }
-            for read in [self.guard.reload(), self.dialer.reload(self.role)] {
-                if let Err(problem) = read {
-                    warn!(error = %problem, "certificates or tokens cannot be read again, the old ones stay in force");
-                }
-            }
+            self.read_certificates_and_tokens();
         }
     }
 
+    fn read_certificates_and_tokens(&mut self) {
+        let mut is_good = true;
+        for read in [self.guard.reload(), self.dialer.reload(self.role)] {
+            if let Err(problem) = read {
+                is_good = false;
+                warn!(error = %problem, "certificates or tokens cannot be read again, the old ones stay in force");
+            }
+        }
+        self.readings.note(readings::Files::CertificatesAndTokens, is_good, now_s());
+        self.remind();
+    }
+
     fn read_datasources(&self) {
-        match files::load_datasources(&self.path) {
+        let read = files::load_datasources(&self.path);
+        self.readings.note(readings::Files::Datasources, read.is_ok(), now_s());
+        match read {
             Ok(read) => {
                 let differ = self.datasources.replace(read);
                 info!(differ, "data sources were read again");
@@ -139,6 +160,30 @@ impl Files {
             }
         }
     }
+
+    /// Says so while there is time when the certificate that is in force runs out.
+    fn remind(&mut self) {
+        let Some(certificate) = self.guard.certificate() else { return };
+        let Some(reminder) = self.reminders.due(&certificate, now_s()) else { return };
+        let file = certificate.path.display();
+        // What expires far beyond what is a date here is not reminded of.
+        let end =
+            i64::try_from(certificate.expires_s).ok().and_then(|end_s| Timestamp::from_second(end_s).ok());
+        let expires = end.unwrap_or(Timestamp::MAX);
+        match reminder {
+            Reminder::RunsOut => {
+                warn!(%file, %expires, "the certificate runs out, put a new one in its place");
+            }
+            Reminder::IsOver => {
+                warn!(%file, %expires, "the certificate has expired, put a new one in its place");
+            }
+        }
+    }
+}
+
+/// Unix time in seconds, as certificates count it.
+fn now_s() -> u64 {
+    unix_time().as_secs()
 }
 
 async fn bind(address: &str) -> std::io::Result<TcpListener> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use starlift_common::datasource::LiveDatasources;
 use starlift_link::dial::Dialer;
 use starlift_link::guard::Guard;
+use starlift_link::readings::Readings;
 use starlift_link::tls::TlsFiles;
 
 use crate::state::Rules;
@@ -111,6 +112,8 @@ pub struct Config {
     pub guard: Guard,
     /// How other coordinators are reached.
     pub dialer: Dialer,
+    /// What `/metrics` tells of its files.
+    pub readings: Readings,
 }
 
 impl Config {
@@ -133,6 +136,7 @@ impl Config {
             keep_for: Rules::KEEP_FOR,
             guard: Guard::default(),
             dialer: Dialer::default(),
+            readings: Readings::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ use starlift_common::script::MAX_BYTES;
 use starlift_common::wire;
 use starlift_link::guard::{Guard, Needs, check_http};
 use starlift_link::listen::{Incoming, Peer, Tls};
+use starlift_link::readings::Readings;
 use starlift_link::tokens::Role;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,13 @@ const BODY_BYTES: usize = 2 * MAX_BYTES + (1 << 20);
 
 const SEND_JSON: &str = "send JSON, with the header `Content-Type: application/json`";
 
+/// What health and metrics look at.
+#[derive(Clone)]
+pub(crate) struct Probes {
+    pub(crate) desk: Desk,
+    pub(crate) readings: Readings,
+}
+
 /// What the handlers look at.
 #[derive(Clone)]
 pub(crate) struct Views {
@@ -58,6 +66,7 @@ pub(crate) struct Views {
     pub(crate) datasources: LiveDatasources,
     pub(crate) services: Services,
     pub(crate) guard: Guard,
+    pub(crate) readings: Readings,
     pub(crate) proxy: Proxy,
     pub(crate) histories: Histories,
     /// This coordinator's own URL for workers and commands.
@@ -80,10 +89,10 @@ pub(crate) async fn serve(
 /// As [`serve`], for a port that shows the numbers only, to everybody.
 pub(crate) async fn serve_metrics(
     listener: Option<TcpListener>,
-    desk: Desk,
+    probed: Probes,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    serve_on(listener, probes().with_state(desk), Arc::new(|| None), stop).await
+    serve_on(listener, probes().with_state(probed), Arc::new(|| None), stop).await
 }
 
 async fn serve_on(
@@ -118,7 +127,7 @@ fn needs(method: &Method, path: &str) -> Option<Role> {
     }
 }
 
-fn probes() -> Router<Desk> {
+fn probes() -> Router<Probes> {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -126,7 +135,8 @@ fn probes() -> Router<Desk> {
 }
 
 fn router(views: Views) -> Router {
-    let (desk, guard, proxy) = (views.desk.clone(), views.guard.clone(), views.proxy.clone());
+    let probed = Probes { desk: views.desk.clone(), readings: views.readings.clone() };
+    let (guard, proxy) = (views.guard.clone(), views.proxy.clone());
     let of_leader = Router::new()
         .route("/api/v1/jobs", get(jobs::list).post(scripts::submit))
         .route("/api/v1/jobs/{job}", get(jobs::status))
@@ -163,7 +173,7 @@ fn router(views: Views) -> Router {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, problem)
         })
         .with_state(views)
-        .merge(probes().with_state(desk))
+        .merge(probes().with_state(probed))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state((guard, needs as Needs), check_http))
 }
@@ -222,17 +232,17 @@ async fn read<T: Send + 'static>(
 }
 
 /// Ready when the loop turns (its answer is one save old at most), or when whoever asks can be told who leads.
-async fn ready(Shared(desk): Shared<Desk>) -> Result<&'static str, Refusal> {
+async fn ready(Shared(Probes { desk, .. }): Shared<Probes>) -> Result<&'static str, Refusal> {
     match read(&desk, |_, _| ()).await {
         Ok(()) | Err(NotLeading { leader: Some(_) }) => Ok("ok\n"),
         Err(nobody) => Err(nobody.into()),
     }
 }
 
-/// A follower has nothing to count but that it follows.
-async fn metrics(Shared(desk): Shared<Desk>) -> Result<Response, Refusal> {
+/// A follower has nothing to count but that it follows, and its own files.
+async fn metrics(Shared(Probes { desk, readings }): Shared<Probes>) -> Result<Response, Refusal> {
     let numbers = read(&desk, Numbers::of).await.unwrap_or_default().with(desk.saves());
-    let page = numbers.render().map_err(|error| {
+    let page = numbers.render(readings).map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Problem::new(Code::Internal, error.to_string()))
     })?;
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -176,12 +176,14 @@ pub async fn run(
     let serving = async {
         let services = grpc::Services::new(desk.clone(), checks.clone(), datasources.clone(), stop.clone());
         let (guard, asked) = (config.guard, scaler::Scaler::new(desk.clone(), proxy.clone()));
+        let probed = http::Probes { desk: desk.clone(), readings: config.readings.clone() };
         let views = http::Views {
             desk: desk.clone(),
             checks,
             datasources,
             services: services.clone(),
             guard: guard.clone(),
+            readings: config.readings,
             proxy: proxy.clone(),
             histories: histories.clone(),
             grpc: grpc_url,
@@ -195,7 +197,7 @@ pub async fn run(
         tokio::try_join!(
             serve_grpc(grpc, services, desk.clone(), guard, proxy, stop.clone()),
             http::serve(http, views, stop.clone()),
-            http::serve_metrics(metrics, desk.clone(), stop.clone()),
+            http::serve_metrics(metrics, probed, stop.clone()),
             recording,
             serve_scaler(scaler, asked, stop.clone()),
         )

@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use starlift_link::readings::Readings;
 
 use crate::clock::Now;
 use crate::driver::Saves;
@@ -95,10 +96,11 @@ impl Numbers {
         Self { saves, save_micros, saves_failed, ..self }
     }
 
-    /// The text that a scraper reads.
-    pub(crate) fn render(self) -> Result<String, fmt::Error> {
+    /// The text that a scraper reads, with what is noted of this process' files.
+    pub(crate) fn render(self, readings: Readings) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("starlift_coordinator");
         registry.register_collector(Box::new(self));
+        registry.register_collector(Box::new(readings));
         let mut page = String::new();
         text::encode(&mut page, &registry)?;
         Ok(page)
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn a_page_names_every_number_with_its_unit() {
         let numbers = Numbers { jobs: BTreeMap::from([("RUNNING", 2)]), slots: 8, ..Numbers::default() };
-        let page = numbers.render().expect("text");
+        let page = numbers.render(Readings::default()).expect("text");
         assert!(page.contains("starlift_coordinator_jobs{state=\"RUNNING\"} 2"), "{page}");
         assert!(page.contains("starlift_coordinator_slots 8"), "{page}");
         assert!(page.contains("starlift_coordinator_loaded_bytes_total 0"), "{page}");

@@ -10,10 +10,11 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use starlift_common::problem::{Code, Problem};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -21,11 +22,17 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::Wire;
+use crate::listen::is_about_tls;
 use crate::tls::TlsFiles;
 use crate::tokens::{self, Role};
 
 /// A silent peer is noticed after twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// How long a call waits to hear what the other side thinks of this one's certificate; see [`Dialer::greeted`].
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// An alert can be lost with the connection that it was sent on.
+const UNGREETED: &str = "connection lost before the first word";
 
 /// As the flags say it.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +99,7 @@ impl Dialer {
         let dialer = self.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let (dialer, target) = (dialer.clone(), target.clone());
-            async move { dialer.stream(&target, b"h2", patience).await.map(TokioIo::new) }
+            async move { dialer.greeted(&target, patience, FIRST_WORD).await.map(TokioIo::new) }
         });
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
@@ -102,15 +109,8 @@ impl Dialer {
         let invalid = |error: InvalidAddress| Problem::new(Code::InvalidSettings, error.to_string());
         let (target, _) = self.endpoint(address).map_err(invalid)?;
         // The stream is made once to see why it cannot be made; a channel would not tell.
-        let mut stream = self.stream(&target, b"h2", patience).await;
-        if target.is_encrypted
-            && let Ok(open) = &mut stream
-            // What a server thinks of a caller's certificate comes after the handshake, in the place of its first word.
-            && let Ok(Err(refusal)) = timeout(patience, open.read_u8()).await
-        {
-            stream = Err(refusal);
-        }
-        stream.map_err(|error| unreachable(address, &error))?;
+        let stream = self.greeted(&target, patience, patience).await;
+        drop(stream.map_err(|error| unreachable(address, &error))?);
         self.lazily(address, patience).map_err(invalid)
     }
 
@@ -128,21 +128,50 @@ impl Dialer {
 
     /// A connection for whatever is spoken on it.
     pub async fn stream(&self, target: &Target, protocol: &[u8], patience: Duration) -> io::Result<Wire> {
-        let connecting = async {
-            let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-            stream.set_nodelay(true)?;
-            if !target.is_encrypted {
-                return Ok(Box::pin(stream) as Wire);
-            }
-            let config = self.settings.tls.client(protocol).map_err(io::Error::other)?;
-            let name = self.settings.server_name.as_ref().unwrap_or(&target.host);
-            let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
-            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-            Ok(Box::pin(stream) as Wire)
-        };
-        let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-        timeout(patience, connecting).await.unwrap_or_else(|_| late())
+        in_time(patience, async {
+            Ok(match target.is_encrypted {
+                true => Box::pin(self.encrypted(target, protocol).await?) as Wire,
+                false => Box::pin(bare(target).await?),
+            })
+        })
+        .await
     }
+
+    /// A connection for HTTP/2, where the server speaks first. With TLS 1.3 the handshake is over for the caller before
+    /// the server has seen his certificate: a refusal comes in the place of that first word, and whoever writes before he
+    /// has read sees only a broken connection. Proxies may want to be spoken to first, so silence for as long as
+    /// `first_word` is no failure.
+    async fn greeted(&self, target: &Target, patience: Duration, first_word: Duration) -> io::Result<Wire> {
+        if !target.is_encrypted {
+            return self.stream(target, b"h2", patience).await;
+        }
+        let mut stream = in_time(patience, self.encrypted(target, b"h2")).await?;
+        match timeout(first_word, stream.fill_buf()).await {
+            Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, UNGREETED)),
+            Ok(Err(refusal)) if is_about_tls(&refusal) => Err(refusal),
+            Ok(Err(lost)) => Err(io::Error::new(lost.kind(), format!("{UNGREETED}: {lost}"))),
+            Ok(Ok(_)) | Err(_) => Ok(Box::pin(stream) as Wire),
+        }
+    }
+
+    async fn encrypted(&self, target: &Target, protocol: &[u8]) -> io::Result<TlsStream<TcpStream>> {
+        let stream = bare(target).await?;
+        let config = self.settings.tls.client(protocol).map_err(io::Error::other)?;
+        let name = self.settings.server_name.as_ref().unwrap_or(&target.host);
+        let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+}
+
+async fn bare(target: &Target) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn in_time<T>(patience: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    timeout(patience, connecting).await.unwrap_or_else(|_| late())
 }
 
 fn token(settings: &DialSettings, role: Role) -> Result<Option<MetadataValue<Ascii>>, Problem> {
@@ -160,20 +189,43 @@ fn token(settings: &DialSettings, role: Role) -> Result<Option<MetadataValue<Asc
 
 fn unreachable(address: &str, error: &io::Error) -> Problem {
     let causes = crate::causes(error);
-    let hint = if causes.contains("CertificateRequired") {
-        "the coordinator wants a certificate: give --tls-cert and --tls-key"
-    } else if causes.contains("alert") {
-        "the coordinator does not take this certificate: compare --tls-cert with its --tls-ca"
-    } else if causes.contains("certificate") {
-        "compare --tls-ca and --tls-server-name with the coordinator's certificate"
-    } else if causes.contains("--tls-") {
-        ""
-    } else {
-        "start one with `starlift coordinator`, or name it with --coordinator URL; `starlift run` needs none"
+    let hint = match hint_at_certificates(&causes) {
+        Some(hint) => hint,
+        None if causes.contains("--tls-") => "",
+        None => {
+            "start one with `starlift coordinator`, or name it with --coordinator URL; `starlift run` needs none"
+        }
     };
     Problem::new(Code::NoCoordinator, format!("cannot reach the coordinator: {causes}"))
         .at(address)
         .hint(hint)
+}
+
+/// What to look at where a connection fails on a certificate.
+fn hint_at_certificates(causes: &str) -> Option<&'static str> {
+    if causes.contains("CertificateRequired") {
+        Some("the coordinator wants a certificate: give --tls-cert and --tls-key")
+    } else if causes.contains("alert: CertificateExpired") {
+        Some("the coordinator says that this certificate has expired: renew --tls-cert, or set the clocks")
+    } else if causes.contains("alert") {
+        Some("the coordinator does not take this certificate: compare --tls-cert with its --tls-ca")
+    } else if causes.contains("certificate") {
+        Some("compare --tls-ca and --tls-server-name with the coordinator's certificate")
+    } else if causes.contains(UNGREETED) {
+        Some("this certificate may have been refused: the coordinator's log says so if it was")
+    } else {
+        None
+    }
+}
+
+/// Why a call got no answer, with its causes and what to look at: a line for the log of who calls on.
+pub fn told(status: &Status) -> String {
+    let Some(source) = std::error::Error::source(status) else { return status.to_string() };
+    let causes = crate::causes(source);
+    match hint_at_certificates(&causes) {
+        Some(hint) => format!("{causes} ({hint})"),
+        None => causes,
+    }
 }
 
 /// Where a URL leads.
@@ -232,5 +284,28 @@ impl Interceptor for Bearer {
             request.metadata_mut().insert("authorization", token.clone());
         }
         Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_call_is_told_with_what_the_other_side_said_of_the_certificate() {
+        let lost = |cause: io::Error| told(&Status::from_error(Box::new(cause)));
+        let alert =
+            |alert| lost(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert)));
+        let refused = alert(rustls::AlertDescription::UnknownCA);
+        assert!(refused.contains("UnknownCA (") && refused.contains("compare --tls-cert"), "{refused}");
+        let expired = alert(rustls::AlertDescription::CertificateExpired);
+        assert!(expired.contains("renew --tls-cert"), "{expired}");
+        // The alert may be lost on its way.
+        let broken = lost(io::Error::new(io::ErrorKind::BrokenPipe, format!("{UNGREETED}: broken pipe")));
+        assert!(broken.contains("may have been refused"), "{broken}");
+        let alone = lost(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(alone, "connection refused");
+        let answered = Status::unavailable("another coordinator leads");
+        assert_eq!(told(&answered), answered.to_string());
     }
 }

@@ -21,7 +21,7 @@ use tracing::warn;
 
 use crate::listen::{Peer, Tls};
 use crate::session;
-use crate::tls::{ClientCerts, TlsFiles};
+use crate::tls::{Certificate, ClientCerts, TlsFiles};
 use crate::tokens::{self, Refusal, Role, Tokens};
 
 /// As the flags say it.
@@ -45,6 +45,7 @@ struct Force {
     grpc: Option<Arc<ServerConfig>>,
     http: Option<Arc<ServerConfig>>,
     tokens: Option<Arc<Tokens>>,
+    certificate: Option<Certificate>,
 }
 
 impl Default for Guard {
@@ -79,6 +80,11 @@ impl Guard {
 
     pub fn is_encrypted(&self) -> bool {
         self.force.read().unwrap_or_else(PoisonError::into_inner).grpc.is_some()
+    }
+
+    /// What callers are shown; `None`: no encryption.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.force.read().unwrap_or_else(PoisonError::into_inner).certificate.clone()
     }
 
     /// Refuses to be open by accident: an address that other hosts can reach needs encryption and tokens, or
@@ -136,7 +142,7 @@ impl Force {
         };
         let grpc = Some(Arc::new(settings.tls.server(demanded, b"h2")?));
         let http = Some(Arc::new(settings.tls.server(wanted, b"http/1.1")?));
-        Ok(Self { grpc, http, tokens })
+        Ok(Self { grpc, http, tokens, certificate: settings.tls.certificate()? })
     }
 }
 

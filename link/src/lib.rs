@@ -1,9 +1,11 @@
 //! How the processes of a cluster reach each other: listeners and connections, encrypted or not ([`listen`], [`dial`]),
-//! who may ask for what ([`tokens`], [`guard`]), and the certificates of both sides ([`tls`]). Knows no message.
+//! who may ask for what ([`tokens`], [`guard`]), and the certificates of both sides ([`tls`]), which are read again while a
+//! server runs ([`readings`]). Knows no message.
 
 pub mod dial;
 pub mod guard;
 pub mod listen;
+pub mod readings;
 pub mod session;
 pub mod tls;
 pub mod tokens;

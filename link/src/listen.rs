@@ -1,10 +1,11 @@
 //! Accepted connections, encrypted or not, for both kinds of server. Handshakes run beside each other, bounded in number
 //! and time, so that a silent caller holds up nobody.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected as GrpcConnected;
 use tracing::{debug, warn};
 
-use crate::Wire;
+use crate::{Wire, causes};
 
 /// Handshakes at once; further callers wait to be accepted.
 const HANDSHAKES: usize = 256;
@@ -30,6 +31,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const WAITING: usize = 256;
 /// After an error of the system, which is most often that there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A caller whose handshake failed is told of again after this time: one that is refused tries every second.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Callers that are told of within that time.
+const TOLD_MOST: usize = 256;
 
 /// Who has called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +73,7 @@ impl Incoming {
 
 async fn accept_all(listener: TcpListener, tls: Tls, accepted: mpsc::Sender<Accepted>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let told = Arc::new(Mutex::new(Told::default()));
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(new) => new,
@@ -89,7 +96,7 @@ async fn accept_all(listener: TcpListener, tls: Tls, accepted: mpsc::Sender<Acce
             continue;
         };
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let accepted = accepted.clone();
+        let (accepted, told) = (accepted.clone(), Arc::clone(&told));
         tokio::spawn(async move {
             let shaken = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await;
             drop(permit);
@@ -100,10 +107,41 @@ async fn accept_all(listener: TcpListener, tls: Tls, accepted: mpsc::Sender<Acce
                     // A server that has ended takes nobody.
                     let _ = accepted.send(Accepted { wire: Box::pin(stream), peer }).await;
                 }
-                Ok(Err(error)) => debug!(%address, %error, "no TLS handshake"),
+                Ok(Err(error)) => {
+                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Whoever hangs up without a word has only looked whether somebody listens.
+                    if is_about_tls(&error) && told.is_news(address.ip(), Instant::now()) {
+                        warn!(%address, error = %causes(&error), "a caller was turned away, the TLS handshake failed");
+                    } else {
+                        debug!(%address, error = %causes(&error), "no TLS handshake");
+                    }
+                }
                 Err(_) => debug!(%address, "no TLS handshake in time"),
             }
         });
+    }
+}
+
+/// Whether one side has said why there is no connection, not only left.
+pub(crate) fn is_about_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
+/// Whose handshakes have failed lately, and when that was told.
+#[derive(Default)]
+struct Told {
+    lately: HashMap<IpAddr, Instant>,
+}
+
+impl Told {
+    /// Whether a failure is worth a line of the log.
+    fn is_news(&mut self, caller: IpAddr, now: Instant) -> bool {
+        self.lately.retain(|_, told| now < *told + TELL_EVERY);
+        let is_news = self.lately.len() < TOLD_MOST && !self.lately.contains_key(&caller);
+        if is_news {
+            self.lately.insert(caller, now);
+        }
+        is_news
     }
 }
 
@@ -185,5 +223,32 @@ impl AsyncWrite for Accepted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.as_mut().poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_told_of_once_a_minute_and_no_flood_of_callers_is() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let caller = |number: u32| IpAddr::from(number.to_be_bytes());
+        assert!(told.is_news(caller(1), start));
+        assert!(!told.is_news(caller(1), start + TELL_EVERY / 2));
+        assert!(told.is_news(caller(2), start + TELL_EVERY / 2));
+        assert!(told.is_news(caller(1), start + TELL_EVERY));
+        let flood = (10..10_000).filter(|number| told.is_news(caller(*number), start + TELL_EVERY)).count();
+        assert_eq!(flood, TOLD_MOST - 2);
+        assert_eq!(told.lately.len(), TOLD_MOST);
+        assert!(told.is_news(caller(9_999), start + TELL_EVERY * 2));
+    }
+
+    #[test]
+    fn only_what_a_side_has_said_is_about_tls() {
+        let refused = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+        assert!(is_about_tls(&io::Error::new(io::ErrorKind::InvalidData, refused)));
+        assert!(!is_about_tls(&io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof")));
+        assert!(!is_about_tls(&io::ErrorKind::ConnectionReset.into()));
     }
 }

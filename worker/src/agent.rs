@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use starlift_common::retry::{Backoff, FailureClass};
 use starlift_common::task::{AttemptKey, Outcome};
 use starlift_common::wire::{self, Grant};
+use starlift_link::dial::told;
 use starlift_proto as pb;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -318,9 +319,9 @@ impl Agent {
         self.tools.status.metrics.coordinator_failed(call);
         let failures = self.acquire_pace.failures.max(self.heartbeat_pace.failures);
         if failures == 1 {
-            warn!(call, %error, "no coordinator answers, trying again");
+            warn!(call, error = %told(error), "no coordinator answers, trying again");
         } else {
-            debug!(call, %error, failures, "no coordinator answers");
+            debug!(call, error = %told(error), failures, "no coordinator answers");
         }
         if failures > 2 {
             self.set_ready(false);

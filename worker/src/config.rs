@@ -8,6 +8,7 @@ use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::WorkerId;
 use starlift_link::dial::Dialer;
 use starlift_link::guard::Guard;
+use starlift_link::readings::Readings;
 use ulid::Ulid;
 
 /// Tasks at once for each core where nothing else is said: while one waits for a server, another computes.
@@ -38,6 +39,8 @@ pub struct Config {
     pub dialer: Dialer,
     /// Who may look at the HTTP port.
     pub guard: Guard,
+    /// What `/metrics` tells of its files.
+    pub readings: Readings,
 }
 
 impl Config {
@@ -56,6 +59,7 @@ impl Config {
             host,
             dialer: Dialer::default(),
             guard: Guard::default(),
+            readings: Readings::default(),
         }
     }
 }

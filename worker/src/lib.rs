@@ -93,7 +93,8 @@ pub async fn run(
         return Err(WorkerError::NoSlots);
     }
     let coordinators = Coordinators::new(&config.coordinators, config.dialer.clone())?;
-    let status = Arc::new(Status { metrics: Metrics::new(config.slots), ready: AtomicBool::new(false) });
+    let metrics_page = Metrics::new(config.slots).with(config.readings.clone());
+    let status = Arc::new(Status { metrics: metrics_page, ready: AtomicBool::new(false) });
     let http_address = match &http {
         Some(listener) => reachable(listener.local_addr().map_err(WorkerError::Http)?, &config.host),
         None => String::new(),

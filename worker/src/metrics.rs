@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use starlift_link::readings::Readings;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -76,6 +77,12 @@ impl Metrics {
             drop(metrics.coordinator_failures.get_or_create(&Call { call }));
         }
         metrics
+    }
+
+    /// Shows what is noted of this process' files, too.
+    pub(crate) fn with(mut self, readings: Readings) -> Self {
+        self.registry.register_collector(Box::new(readings));
+        self
     }
 
     fn register(&mut self, slots: u32) {
