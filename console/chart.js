@@ -159,7 +159,7 @@ export function throughputChart() {
     const top = TOP + index * (PLOT_HEIGHT + PLOT_GAP);
     const shown = SERIES.filter((series) => !hidden.has(series.name));
     const values = points.flatMap((point) => shown.map((series) => point[series.name][key]));
-    const marks = ticks(Math.max(1e-6, ...values), 3);
+    const marks = ticks(Math.max(1, ...values), 3);
     const y = (value) => top + PLOT_HEIGHT - value / marks.at(-1) * PLOT_HEIGHT;
     const lines = shown.map((series) => {
       const [from, to] = [x(points[0].seconds).toFixed(1), x(points.at(-1).seconds).toFixed(1)];

@@ -23,7 +23,7 @@ export function slowestOf(tasks) {
         { name: "State", of: (task) => badge(task.state) },
       ] : []),
     ],
-    empty: "No task has begun yet.",
+    empty: "None to compare yet.",
   });
 }
 

@@ -132,7 +132,7 @@ function jobsTable(jobs, filter, reset) {
       { name: "State", class: "state", of: (job) => badge(job.state) },
       { name: "Name", class: "name", of: nameOf },
       { name: "Progress", class: "progress", of: progressOf },
-      { name: "Rows/s", class: "num rate", of: (job) => (job.rows_per_second > 0 ? count(job.rows_per_second) : "–") },
+      { name: "Average rows/s", class: "num rate", of: (job) => (job.rows_per_second > 0 ? count(job.rows_per_second) : "–") },
       { name: "ETA", class: "num eta", of: (job) => (job.eta_seconds === null ? "–" : duration(job.eta_seconds)) },
       { name: "Tasks", class: "num tasks", of: (job) => `${count(job.tasks_done)} / ${count(job.tasks_total)}` },
       { name: "Submitted", class: "num age", of: (job) => time(job.submitted_at, ago(job.submitted_at)) },

@@ -15,7 +15,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use starlift_common::problem::{Code, Problem};
 
 use crate::args::TlsInitArgs;
-use crate::commands::{End, Outcome, one, unix_time};
+use crate::end::{End, Outcome, one};
+use crate::process::unix_time;
 
 const CA_YEARS: i32 = 10;
 const LEAF_YEARS: i32 = 2;

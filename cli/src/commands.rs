@@ -1,49 +1,28 @@
 //! Each command from its flags to its exit code: sequences only.
 
 use std::path::Path;
-use std::time::Duration;
 
-use serde::Serialize;
-use starlift_common::datasource::Datasources;
-use starlift_common::ids::JobId;
-use starlift_common::problem::{Code, Mend, Problem};
+use starlift_common::problem::{Code, Problem};
+use starlift_coordinator as coordinator;
 use starlift_coordinator::state::Resolution;
-use starlift_coordinator::{self as coordinator, PlanDocument};
 use starlift_link::dial::Dialer;
 use starlift_link::tokens::Role;
 use starlift_proto as pb;
-use starlift_worker as worker;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::args::{
-    CheckArgs, ClientArgs, Command, DrainArgs, JobArgs, LookArgs, PlanArgs, ResolveArgs, SubmitArgs,
-    TlsCommand,
+    CheckArgs, ClientArgs, Command, DrainArgs, JobArgs, LookArgs, ResolveArgs, SubmitArgs, TlsCommand,
 };
 use crate::client::Client;
-use crate::files::Job;
+use crate::end::{End, Outcome, exit_code, one};
 use crate::offline::Journal;
-use crate::output::Home;
-use crate::progress::Progress;
+use crate::output::{Home, show};
+use crate::process::{new_job_id, stopped_by_signal, unix_time};
+use crate::progress::{Progress, tell_next_steps};
 use crate::screen::Screen;
-use crate::{again, authority, checked, completions, convert, files, output, run, screen, servers};
+use crate::{again, authority, checked, completions, convert, files, output, plan, run, screen, servers};
 
 /// Jobs of a coordinator.
 const THERE: Home<'static> = Home::Coordinator;
-
-/// The exit code after Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
-
-/// What a command came to, other than by problems of its own.
-pub(crate) enum End {
-    Done,
-    /// A job ended, well or badly; its report was printed.
-    Job(Box<pb::FinalReport>),
-    /// A check found something to be mended; it was printed. By whom, says the first problem.
-    Unfit(Code),
-    /// Ctrl-C; what was done is kept.
-    Interrupted,
-}
 
 /// Runs the command and answers its exit code: 0 done, 1 the job failed, 2 mend the input, 3 mend something outside.
 pub(crate) async fn execute(command: Command, screen: &Screen) -> u8 {
@@ -64,7 +43,7 @@ pub(crate) async fn execute(command: Command, screen: &Screen) -> u8 {
         Command::Resume(args) => resume(args).await,
         Command::Drain(args) => drain(args).await,
         Command::Resolve(args) => resolve(args).await,
-        Command::Plan(args) => plan(args).await,
+        Command::Plan(args) => plan::plan(args).await,
         Command::Convert(args) => convert::convert(&args),
         Command::Tls(args) => match args.command {
             TlsCommand::Init(args) => authority::init(&args),
@@ -72,33 +51,10 @@ pub(crate) async fn execute(command: Command, screen: &Screen) -> u8 {
         Command::Check(args) => check(args).await,
         Command::Completions(args) => completions::print(args.shell),
     };
-    match result {
-        Ok(End::Done) => 0,
-        Ok(End::Job(report)) => job_exit_code(&report),
-        Ok(End::Unfit(code)) => exit_code(code),
-        Ok(End::Interrupted) => INTERRUPTED,
-        Err(problems) => {
-            output::problems(&problems, json);
-            problems.first().map_or(1, |problem| exit_code(problem.code))
-        }
+    if let Err(problems) = &result {
+        output::problems(problems, json);
     }
-}
-
-/// The exit code of a finished job.
-pub(crate) fn job_exit_code(report: &pb::FinalReport) -> u8 {
-    match (report.state.as_str(), &report.error) {
-        ("SUCCEEDED", _) => 0,
-        (_, Some(error)) => exit_code(Code::from_name(&error.code)),
-        _ => 1,
-    }
-}
-
-fn exit_code(code: Code) -> u8 {
-    match code.mend() {
-        Mend::Job => 1,
-        Mend::Input => 2,
-        Mend::Outside => 3,
-    }
+    exit_code(&result)
 }
 
 fn wants_json(command: &Command) -> bool {
@@ -123,40 +79,6 @@ fn wants_json(command: &Command) -> bool {
     }
 }
 
-pub(crate) type Outcome = Result<End, Vec<Problem>>;
-
-pub(crate) fn one(problem: Problem) -> Vec<Problem> {
-    vec![problem]
-}
-
-/// A worker ends by itself only when it cannot start.
-pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
-    Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
-}
-
-/// Cancelled by SIGINT or SIGTERM. Whoever presses Ctrl-C after that does not want to wait: the process ends at once.
-/// What is durable by then is kept; nothing else counts.
-pub(crate) fn stopped_by_signal() -> CancellationToken {
-    let token = CancellationToken::new();
-    let stop = token.clone();
-    tokio::spawn(async move {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            Err(_) => drop(tokio::signal::ctrl_c().await),
-        }
-        stop.cancel();
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(INTERRUPTED.into());
-        }
-    });
-    token
-}
-
 async fn submit(args: SubmitArgs, screen: &Screen) -> Outcome {
     let job = files::read_script(&args.job, files::schedule(&args.job.times, unix_time()))?.unless_dry()?;
     output::warnings(&job.parsed.warnings);
@@ -174,19 +96,6 @@ async fn submit(args: SubmitArgs, screen: &Screen) -> Outcome {
         format!("{}\nfollow it with: starlift watch {}\n", output::status(status, THERE), status.job_id)
     });
     Ok(End::Done)
-}
-
-/// A fresh id: the time of submission and 80 random bits.
-pub(crate) fn new_job_id() -> JobId {
-    let unix_ms = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
-    JobId::from_parts(unix_ms, fastrand::u128(..))
-}
-
-/// Time since 1970.
-pub(crate) fn unix_time() -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "the one place where a command reads the clock")]
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 async fn list(args: ClientArgs) -> Outcome {
@@ -216,14 +125,6 @@ async fn follow(client: &mut Client, job_id: &str, args: &ClientArgs, screen: &S
     show(&report, args.output.json, output::report);
     tell_next_steps(client, job_id, THERE).await;
     Ok(End::Job(Box::new(report)))
-}
-
-/// What can be done about a job that did not succeed goes to stderr, whatever stdout is for.
-pub(crate) async fn tell_next_steps(client: &mut Client, job_id: &str, home: Home<'_>) {
-    // The report is printed; without this answer only the advice is missing.
-    if let Ok(status) = client.job(job_id).await {
-        eprint!("{}", output::next_steps(&status, home));
-    }
 }
 
 async fn status(args: LookArgs) -> Outcome {
@@ -319,30 +220,6 @@ async fn open(directory: &Path) -> Result<Journal, Vec<Problem>> {
     Journal::open(directory, unix_time()).await.map_err(one)
 }
 
-async fn plan(args: PlanArgs) -> Outcome {
-    let schedule = files::schedule(&args.job.times, unix_time());
-    let (mut job, datasources) =
-        files::read_job_and_datasources(&args.job, schedule, &args.datasources.path)?;
-    let spec = &mut job.parsed.spec;
-    if args.create_table {
-        let document =
-            output::NewTable { create_table: coordinator::create_table(spec, &datasources).await? };
-        show(&document, args.output.json, |document| format!("{};\n", document.create_table));
-        return Ok(End::Done);
-    }
-    spec.settings.probe_lengths |= args.probe_lengths;
-    show_plan(job, &datasources, args.output.json).await
-}
-
-/// Plans the job and prints what would be done.
-pub(crate) async fn show_plan(job: Job, datasources: &Datasources, json: bool) -> Outcome {
-    let mut plan = coordinator::plan_job(&job.parsed.spec, datasources).await?;
-    plan.warnings.splice(0..0, job.parsed.warnings);
-    let document = PlanDocument { parameters: job.parameters, ..PlanDocument::from(&plan) };
-    show(&document, json, output::plan);
-    Ok(End::Done)
-}
-
 async fn check(args: CheckArgs) -> Outcome {
     let json = args.client.output.json;
     let schedule = files::schedule(&args.job.times, unix_time());
@@ -364,34 +241,4 @@ async fn check(args: CheckArgs) -> Outcome {
 async fn connect(args: &ClientArgs) -> Result<Client, Vec<Problem>> {
     let dialer = Dialer::new(args.link.dial(), Role::User).map_err(one)?;
     Client::connect(&args.coordinator.urls, dialer).await.map_err(one)
-}
-
-/// Prints the value as its one JSON document, or as text.
-pub(crate) fn show<T: Serialize>(value: &T, json: bool, text: impl FnOnce(&T) -> String) {
-    if json { output::json(value) } else { output::text(&text(value)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(state: &str, code: Option<&str>) -> pb::FinalReport {
-        let error = code.map(|code| pb::Problem { code: code.into(), ..Default::default() });
-        pb::FinalReport { state: state.into(), error, ..Default::default() }
-    }
-
-    #[test]
-    fn exit_codes_say_who_can_mend_it() {
-        assert_eq!(job_exit_code(&report("SUCCEEDED", None)), 0);
-        assert_eq!(job_exit_code(&report("FAILED", Some("ROWS_REFUSED"))), 1);
-        assert_eq!(job_exit_code(&report("CANCELLED", None)), 1);
-        assert_eq!(job_exit_code(&report("FAILED", Some("UNKNOWN_COLUMN"))), 2);
-        assert_eq!(job_exit_code(&report("FAILED", Some("NO_BACKEND_ALIVE"))), 3);
-        assert_eq!(job_exit_code(&report("FAILED", Some("FROM_THE_FUTURE"))), 1);
-    }
-
-    #[test]
-    fn every_submission_has_an_id_of_its_own() {
-        assert_ne!(new_job_id(), new_job_id());
-    }
 }

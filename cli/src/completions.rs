@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use crate::args::Cli;
-use crate::commands::{End, Outcome};
+use crate::end::{End, Outcome};
 use crate::output;
 
 pub(crate) fn print(shell: Shell) -> Outcome {

@@ -10,7 +10,7 @@ use starlift_common::problem::{Code, Problem};
 use starlift_common::script;
 
 use crate::args::ConvertArgs;
-use crate::commands::{End, Outcome};
+use crate::end::{End, Outcome};
 use crate::{files, output};
 
 pub(crate) fn convert(args: &ConvertArgs) -> Outcome {

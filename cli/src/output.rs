@@ -55,6 +55,11 @@ pub(crate) fn json<T: Serialize>(value: &T) {
 }
 
 /// Prints on stdout. A reader that went away is no error.
+/// Prints the value as its one JSON document, or as text.
+pub(crate) fn show<T: Serialize>(value: &T, json: bool, text: impl FnOnce(&T) -> String) {
+    if json { self::json(value) } else { self::text(&text(value)) }
+}
+
 pub(crate) fn text(text: &str) {
     let _reader_gone = std::io::stdout().write_all(text.as_bytes());
 }

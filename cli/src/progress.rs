@@ -130,6 +130,14 @@ impl Seen {
     }
 }
 
+/// What can be done about a job that did not succeed goes to stderr, whatever stdout is for.
+pub(crate) async fn tell_next_steps(client: &mut Client, job_id: &str, home: Home<'_>) {
+    // The report is printed; without this answer only the advice is missing.
+    if let Ok(status) = client.job(job_id).await {
+        eprint!("{}", output::next_steps(&status, home));
+    }
+}
+
 /// `620,000/1,000,000 rows  61.0 MB/s  tasks 12/20  ETA 3 s`
 fn line(status: &pb::JobStatus) -> String {
     let progress = status.progress.unwrap_or_default();

@@ -25,14 +25,15 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::again;
 use crate::args::RunArgs;
 use crate::client::Client;
-use crate::commands::{
-    End, new_job_id, show, show_plan, stopped_by_signal, tell_next_steps, unix_time, worker_problem,
-};
+use crate::end::End;
 use crate::files::{self, Job};
 use crate::offline::Journal;
-use crate::output::{self, Home};
-use crate::progress::Progress;
+use crate::output::{self, Home, show};
+use crate::plan::show_plan;
+use crate::process::{new_job_id, stopped_by_signal, unix_time};
+use crate::progress::{Progress, tell_next_steps};
 use crate::screen::Screen;
+use crate::servers::worker_problem;
 
 /// After Ctrl-C running tasks are given back at once; the next run reads them again.
 const DRAIN: Duration = Duration::from_secs(2);

@@ -19,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::args::{CoordinatorArgs, LinkArgs, WorkerArgs};
-use crate::commands::{End, Outcome, one, stopped_by_signal, unix_time, worker_problem};
+use crate::end::{End, Outcome, one};
 use crate::files;
+use crate::process::{stopped_by_signal, unix_time};
 use crate::reminder::{Reminder, Reminders};
 
 /// Connections that may wait to be accepted: after a change of leader all workers come at once. The system may allow fewer.
@@ -78,6 +79,11 @@ pub(crate) async fn worker(args: WorkerArgs) -> Outcome {
     let _reading = AbortOnDropHandle::new(tokio::spawn(files.keep_up()));
     worker::run(config, listeners, stopped_by_signal()).await.map_err(|error| one(worker_problem(&error)))?;
     Ok(End::Done)
+}
+
+/// A worker ends by itself only when it cannot start.
+pub(crate) fn worker_problem(error: &worker::WorkerError) -> Problem {
+    Problem::new(Code::InvalidSettings, format!("the worker cannot start: {error}"))
 }
 
 /// What a server reads at its start and again while it runs.

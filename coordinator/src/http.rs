@@ -14,19 +14,17 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use starlift_common::datasource::LiveDatasources;
 use starlift_common::ids::JobId;
 use starlift_common::problem::{Code, Problem};
 use starlift_common::script::MAX_BYTES;
-use starlift_common::wire;
 use starlift_link::guard::{Guard, Needs, check_http};
 use starlift_link::listen::{Incoming, Peer, Tls};
 use starlift_link::readings::Readings;
 use starlift_link::tokens::Role;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
 use crate::CoordinatorError;
 use crate::check::Checks;
@@ -43,8 +41,11 @@ mod catalogue;
 mod console;
 mod events;
 mod jobs;
+pub(crate) mod refusal;
 mod scripts;
 mod session;
+
+use refusal::Refusal;
 
 /// Largest body taken: a script, each of whose characters may need two in JSON, and its parameters.
 const BODY_BYTES: usize = 2 * MAX_BYTES + (1 << 20);
@@ -181,48 +182,6 @@ fn router(views: Views) -> Router {
 /// What every handler gives: JSON, or why not.
 type Answer = Result<Json<Value>, Refusal>;
 
-pub(crate) struct Refusal {
-    status: StatusCode,
-    problem: Box<Problem>,
-    /// All that were found, where there are several.
-    problems: Vec<Problem>,
-    /// Who can answer, where that is another coordinator.
-    leader: Option<Arc<str>>,
-}
-
-impl Refusal {
-    pub(crate) fn new(status: StatusCode, problem: Problem) -> Self {
-        Self { status, problem: Box::new(problem), problems: Vec::new(), leader: None }
-    }
-
-    /// What somebody has sent is at fault, in every one of these ways.
-    fn of_input(problems: Vec<Problem>) -> Self {
-        let first = problems.first().cloned();
-        let first = first.unwrap_or_else(|| Problem::new(Code::Internal, "refused without a reason"));
-        Self { problems, ..Self::new(StatusCode::BAD_REQUEST, first) }
-    }
-}
-
-impl From<NotLeading> for Refusal {
-    fn from(not_leading: NotLeading) -> Self {
-        let problem = Problem::new(Code::NoCoordinator, not_leading.to_string());
-        Self { leader: not_leading.leader, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, problem) }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut body = self.problem.to_rest();
-        if !self.problems.is_empty() {
-            body["problems"] = self.problems.iter().map(Problem::to_rest).collect();
-        }
-        if let Some(leader) = self.leader {
-            body["leader"] = json!(&*leader);
-        }
-        (self.status, Json(body)).into_response()
-    }
-}
-
 /// Looks at the state, if it is here.
 async fn read<T: Send + 'static>(
     desk: &Desk,
@@ -247,23 +206,6 @@ async fn metrics(Shared(Probes { desk, readings }): Shared<Probes>) -> Result<Re
     })?;
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content)], page).into_response())
-}
-
-/// What the admin service has refused.
-impl From<Status> for Refusal {
-    fn from(status: Status) -> Self {
-        let (code, http) = match status.code() {
-            tonic::Code::NotFound => (Code::UnknownJob, StatusCode::NOT_FOUND),
-            tonic::Code::AlreadyExists | tonic::Code::FailedPrecondition => {
-                (Code::WrongState, StatusCode::CONFLICT)
-            }
-            tonic::Code::Unavailable => (Code::NoCoordinator, StatusCode::SERVICE_UNAVAILABLE),
-            tonic::Code::InvalidArgument => (Code::InvalidScript, StatusCode::BAD_REQUEST),
-            _ => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
-        };
-        let told = wire::problem_of_status(status.details());
-        Self::new(http, told.unwrap_or_else(|| Problem::new(code, status.message())))
-    }
 }
 
 /// What a request says in its body.

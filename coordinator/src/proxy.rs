@@ -26,7 +26,7 @@ use tower::{Layer, Service};
 use tracing::debug;
 
 use crate::grpc::{Services, elsewhere};
-use crate::http::Refusal;
+use crate::http::refusal::Refusal;
 use crate::leader::{Desk, NotLeading};
 
 /// Marks what was handed on once, so that two coordinators that take each other for the leader do not hand it on for ever.

@@ -35,6 +35,7 @@ const ACQUIRE_PAUSE: Duration = Duration::from_millis(100);
 const ACQUIRE_GRACE: Duration = Duration::from_secs(10);
 const HEARTBEAT_PATIENCE_MAX: Duration = Duration::from_secs(5);
 const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// Heartbeats of one lease. Several may be lost before it ends.
 const HEARTBEATS_PER_LEASE: u32 = 5;
 /// Between calls that were not answered.
@@ -132,7 +133,7 @@ impl Agent {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         loop {
             if self.drain_ends.is_some() && self.running.is_empty() {
-                return;
+                return self.say_farewell().await;
             }
             self.enforce_deadlines();
             self.start_calls();
@@ -144,6 +145,14 @@ impl Agent {
                 Some(ended) = self.tasks.join_next() => self.task_ended(ended),
                 () = sleep_until(wake_at) => {}
             }
+        }
+    }
+
+    /// Nobody is to wait for this worker any more. Whoever does not hear it forgets it later.
+    async fn say_farewell(self) {
+        let request = pb::HeartbeatRequest { worker: Some(self.info()), tasks: Vec::new() };
+        if let Err(error) = self.coordinators.heartbeat(request, FAREWELL_PATIENCE).await {
+            debug!(%error, "no coordinator hears that this worker leaves");
         }
     }
 
