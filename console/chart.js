@@ -3,6 +3,7 @@
 // thinning. Workers tell of running tasks every few seconds only, so a rate looks back over more than one such time.
 
 import { h, replace, svg, table } from "./dom.js";
+import { lineAt } from "./lines.js";
 import { count, duration } from "./numbers.js";
 
 const SERIES = [
@@ -27,14 +28,8 @@ const TABLE_ROWS = 12;
 
 /** The cumulative count `field` at a moment, on a straight line between the samples around it. */
 function at(samples, field, seconds) {
-  let low = 0;
-  let high = samples.length - 1;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (samples[middle].seconds <= seconds) low = middle;
-    else high = middle;
-  }
-  const [a, b] = [samples[low], samples[high]];
+  const before = Math.min(lineAt(samples, seconds, (sample) => sample.seconds), samples.length - 2);
+  const [a, b] = [samples[before], samples[before + 1]];
   if (b.seconds === a.seconds) return b[field];
   return a[field] + (b[field] - a[field]) * Math.min(1, Math.max(0, (seconds - a.seconds) / (b.seconds - a.seconds)));
 }

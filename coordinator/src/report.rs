@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use starlift_common::ids::{JobId, TaskId, TaskKey, WorkerId};
 use starlift_common::job::JobState;
 use starlift_common::problem::{Code, Problem};
-use starlift_common::task::{AttemptKey, BadRow, LabelsBegun, Progress};
+use starlift_common::task::{AttemptKey, BadRow, LabelsBegun, Prepared, Progress};
 use starlift_proto as pb;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ pub fn make(id: JobId, job: &Job, labels_to_sweep: u32, now: UnixMillis) -> Repo
         tasks_total: counts.total(),
         tasks_succeeded: counts.done,
         tasks_failed: counts.failed + counts.undecided,
-        workers: shares(job.tasks()),
+        workers: job.shares().values().cloned().collect(),
         slowest_tasks: slowest(job),
         dirty_files: dirty_files(job.tasks()),
         warnings,
@@ -144,19 +144,6 @@ fn cancelled(id: JobId, counts: Counts) -> Problem {
 
 fn attempts_beyond_the_first(tasks: &[TaskRecord]) -> u64 {
     tasks.iter().map(|task| task.epoch.0.saturating_sub(1)).sum()
-}
-
-fn shares(tasks: &[TaskRecord]) -> Vec<Share> {
-    let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
-    for task in tasks {
-        let (Standing::Done { prepared }, Some(worker)) = (&task.standing, &task.worker) else { continue };
-        let share = shares.entry(&worker.0).or_default();
-        share.worker = worker.to_string();
-        share.tasks += 1;
-        share.rows += prepared.parts.iter().map(|part| part.rows_loaded).sum::<u64>();
-        share.bytes += prepared.parts.iter().map(|part| part.bytes_sent).sum::<u64>();
-    }
-    shares.into_values().collect()
 }
 
 fn slowest(job: &Job) -> Vec<SlowTask> {
@@ -241,6 +228,18 @@ impl Report {
 }
 
 impl Share {
+    /// Nothing yet.
+    pub fn of(worker: &WorkerId) -> Self {
+        Self { worker: worker.to_string(), ..Self::default() }
+    }
+
+    /// Counts a committed task.
+    pub fn add(&mut self, prepared: &Prepared) {
+        self.tasks += 1;
+        self.rows += prepared.parts.iter().map(|part| part.rows_loaded).sum::<u64>();
+        self.bytes += prepared.parts.iter().map(|part| part.bytes_sent).sum::<u64>();
+    }
+
     fn to_wire(&self) -> pb::WorkerShare {
         pb::WorkerShare {
             id: self.worker.clone(),
@@ -383,13 +382,12 @@ pub fn status(state: &State, id: JobId, now: Now) -> Option<pb::JobStatus> {
 
 /// What the workers have committed of a job, and what they have under way.
 fn shares_now(state: &State, id: JobId, job: &Job) -> Vec<pb::WorkerShare> {
-    let committed = shares(job.tasks()).into_iter().map(|share| (share.worker.clone(), share.to_wire()));
-    let mut shares: BTreeMap<String, pb::WorkerShare> = committed.collect();
+    let committed = job.shares().iter().map(|(worker, share)| (worker.clone(), share.to_wire()));
+    let mut shares: BTreeMap<WorkerId, pb::WorkerShare> = committed.collect();
     for attempt in state.leases().of_job(id) {
         let Some(lease) = state.leases().get(attempt.task) else { continue };
         let heard = state.progress(attempt);
-        let share = shares.entry(lease.worker.to_string()).or_default();
-        share.id = lease.worker.to_string();
+        let share = shares.entry(lease.worker.clone()).or_insert_with(|| Share::of(&lease.worker).to_wire());
         share.running += 1;
         share.rows += heard.rows_sent;
         share.bytes += heard.bytes_sent;

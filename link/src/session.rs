@@ -14,10 +14,7 @@ const NAME: &str = "starlift";
 const LIFETIME_S: u32 = 12 * 3600;
 
 /// The value of `Set-Cookie` that begins a session, or with no token ends it.
-pub fn cookie(
-    token: Option<&str>,
-    is_encrypted: bool,
-) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+pub fn cookie(token: Option<&str>, is_encrypted: bool) -> HeaderValue {
     let (name, secure) = if is_encrypted { (NAME_TLS, "; Secure") } else { (NAME, "") };
     // A token may hold characters that a cookie may not.
     let (value, lifetime) = match token {
@@ -25,9 +22,9 @@ pub fn cookie(
         None => (String::new(), 0),
     };
     let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lifetime}{secure}");
-    let mut header = HeaderValue::from_str(&text)?;
+    let mut header = HeaderValue::from_str(&text).expect("base64 and our own words are visible ASCII");
     header.set_sensitive(true);
-    Ok(header)
+    header
 }
 
 /// The token in the cookies of a request.
@@ -50,7 +47,7 @@ mod tests {
     fn a_token_comes_back_from_the_cookie_it_was_put_into() {
         let odd = "a;b=c,\"d\\e~!#%";
         for (is_encrypted, name) in [(false, NAME), (true, NAME_TLS)] {
-            let set = cookie(Some(odd), is_encrypted).unwrap();
+            let set = cookie(Some(odd), is_encrypted);
             let set = set.to_str().unwrap().to_owned();
             assert!(set.starts_with(&format!("{name}=")) && !set.contains(odd), "{set}");
             assert!(set.contains("; HttpOnly; SameSite=Strict; "), "{set}");
@@ -66,6 +63,6 @@ mod tests {
         for cookie in ["other=x", "starlift", "starlift=%%", "xstarlift=YQ"] {
             assert_eq!(sent(cookie), None, "{cookie}");
         }
-        assert_eq!(cookie(None, false).unwrap(), "starlift=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+        assert_eq!(cookie(None, false), "starlift=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     }
 }

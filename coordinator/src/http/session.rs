@@ -6,12 +6,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use starlift_common::problem::{Code, Problem};
 use starlift_link::guard::token_of;
 use starlift_link::session::cookie;
 use starlift_link::tokens::{Refusal as Unwanted, Role};
 
-use super::{Refusal, Sent, Views};
+use super::{Sent, Views};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,15 +46,6 @@ fn document(views: &Views, role: Role) -> Value {
 }
 
 fn with_cookie(views: &Views, token: Option<&str>, mut response: Response) -> Response {
-    match cookie(token, views.guard.is_encrypted()) {
-        Ok(cookie) => {
-            response.headers_mut().insert(header::SET_COOKIE, cookie);
-            response
-        }
-        // Encoded, every token is one that a header holds.
-        Err(error) => {
-            let problem = Problem::new(Code::Internal, error.to_string());
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, problem).into_response()
-        }
-    }
+    response.headers_mut().insert(header::SET_COOKIE, cookie(token, views.guard.is_encrypted()));
+    response
 }

@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::pressure::Table;
 use crate::queue::Queue;
 use crate::record::{Ending, InFlight, JobRecord, Pause, Phase, PhaseRecord, Stage, Standing, TaskRecord};
-use crate::report::Report;
+use crate::report::{Report, Share};
 
 /// Between failed attempts of a task.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
@@ -46,6 +46,8 @@ pub struct Job {
     queue: Queue,
     counts: Counts,
     totals: Totals,
+    /// What each worker has done of it, by finished tasks.
+    shares: BTreeMap<WorkerId, Share>,
     /// A statement of preSql or postSql is being prepared or run by this process.
     statement_runs: bool,
     /// How often in a row the server asked for less load, by task.
@@ -182,6 +184,7 @@ impl Job {
             queue: Queue::new(1),
             counts: Counts::default(),
             totals: Totals::default(),
+            shares: BTreeMap::new(),
             statement_runs: false,
             distress: BTreeMap::new(),
             report: None,
@@ -205,6 +208,7 @@ impl Job {
                 job.queue.adopt();
             }
             job.tasks.push(record);
+            job.note_share(TaskId(index));
         }
         if matches!(job.state(), JobState::Running | JobState::Committing) {
             job.queue_waiting();
@@ -252,6 +256,10 @@ impl Job {
 
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    pub fn shares(&self) -> &BTreeMap<WorkerId, Share> {
+        &self.shares
     }
 
     pub fn queue(&self) -> &Queue {
@@ -538,6 +546,17 @@ impl Job {
         self.totals.subtract(Totals::of(&record.standing));
         self.totals.add(Totals::of(&standing));
         record.standing = standing;
+        self.note_share(task);
+    }
+
+    /// Counts a task for its worker that has just come to its end, which it never leaves.
+    fn note_share(&mut self, task: TaskId) {
+        let TaskRecord { standing: Standing::Done { prepared }, worker: Some(worker), .. } =
+            &self.tasks[task.index()]
+        else {
+            return;
+        };
+        self.shares.entry(worker.clone()).or_insert_with(|| Share::of(worker)).add(prepared);
     }
 
     pub(super) fn set_took(&mut self, task: TaskId, took: Duration) {

@@ -1387,6 +1387,14 @@ impl World {
             }
         }
         assert_eq!(job.counts(), counts);
+        let mut shares = BTreeMap::<WorkerId, crate::report::Share>::new();
+        for record in job.tasks() {
+            if let (Standing::Done { prepared }, Some(worker)) = (&record.standing, &record.worker) {
+                let share = shares.entry(worker.clone()).or_insert_with(|| crate::report::Share::of(worker));
+                share.add(prepared);
+            }
+        }
+        assert_eq!(job.shares(), &shares, "what a worker did is counted once");
         assert_eq!(job.queue().running(), counts.running);
         let saved = store::decode(bench.saved.clone().into_iter().collect()).unwrap();
         let stored = &saved.jobs[&super::tests::job()];
